@@ -1,0 +1,1 @@
+"""jaxdiff: the diffusion library for JAX."""

@@ -1,0 +1,101 @@
+"""Array helpers that everything else needs: shapes, safe quotients, concreteness, pytrees.
+
+`typing` and `arrays` are the floor of the library: nothing here knows a noise level.
+"""
+
+import dataclasses
+from typing import Any, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+__all__ = [
+    "concrete",
+    "event_mean",
+    "event_sum",
+    "expand_to",
+    "float_dtype",
+    "is_pytree",
+    "pytree",
+    "safe_divide",
+    "safe_sqrt",
+    "static",
+]
+
+
+def static(**kwargs: Any) -> Any:
+    """A dataclass field that is part of the structure, not a traced leaf."""
+    return dataclasses.field(metadata={"static": True}, **kwargs)
+
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static,))
+def pytree(cls: type) -> type:
+    """Makes a class a frozen dataclass and a pytree; fields are leaves unless `static()`.
+
+    Equality is identity, since leaves may be arrays. Nothing is validated on construction: JAX
+    also constructs with tracers and placeholders. Factories validate.
+    """
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False)(cls))
+
+
+def is_pytree(x: Any) -> bool:
+    """Whether JAX looks inside `x` rather than taking it for a leaf."""
+    return not jax.tree_util.all_leaves([x])
+
+
+def float_dtype() -> Any:
+    """float32, or float64 under jax_enable_x64."""
+    return jnp.result_type(float)
+
+
+def concrete(x: Any) -> np.ndarray | None:
+    """The value of `x` as numpy, or None where it is being traced.
+
+    What decides whether a number can be checked: validation looks at concrete values alone.
+    """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(x)):
+        return None
+    return np.asarray(x)
+
+
+def expand_to(coef: Any, x: Array) -> Array:
+    """Shapes a coefficient of time, [] or [B], to multiply `x` [B, ...].
+
+    The result has the dtype of `x`, but never less than float32: the arithmetic of a schedule
+    does not follow a network into half precision.
+
+    Args:
+        coef: [], [B], or already of the rank of `x`.
+        x: [B, ...].
+
+    Returns:
+        [], or [B, 1, ..., 1] with the rank of `x`.
+    """
+    coef = jnp.asarray(coef, jnp.promote_types(x.dtype, jnp.float32))
+    if coef.ndim in (0, x.ndim):
+        return coef
+    return coef.reshape(coef.shape + (1,) * (x.ndim - coef.ndim))
+
+
+def safe_sqrt(x: Array) -> Array:
+    """sqrt(x) where x > 0, else 0, with gradient 0 there instead of infinity."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+
+
+def safe_divide(a: Any, b: Array) -> Array:
+    """a / b where b != 0, else 0, with finite gradients there."""
+    nonzero = b != 0
+    return jnp.where(nonzero, a / jnp.where(nonzero, b, 1), 0)
+
+
+def event_sum(x: Array) -> Array:
+    """The sum over all axes but the first: [B, ...] to [B]."""
+    return jnp.sum(x, axis=tuple(range(1, x.ndim)))
+
+
+def event_mean(x: Array) -> Array:
+    """The mean over all axes but the first: [B, ...] to [B]."""
+    return jnp.mean(x, axis=tuple(range(1, x.ndim)))

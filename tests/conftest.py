@@ -1,0 +1,36 @@
+"""What every test runs under: 8 virtual CPU devices, no rank promotion, strictness by request.
+
+`strict` forbids implicit dtype promotion (optax and Flax layers do not bear it, so tests of the
+mathematics ask for it: `pytestmark = pytest.mark.usefixtures("strict")`). `x64` gives float64,
+for comparisons with closed forms.
+"""
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import matplotlib  # noqa: E402
+import pytest  # noqa: E402
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture
+def strict():
+    """Forbids implicit dtype promotion."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
+def x64():
+    """float64 throughout."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def key():
+    """One fixed key."""
+    return jax.random.key(0)
