@@ -1,0 +1,9 @@
+"""Networks in Flax linen: `net.apply(variables, x, t, cond, train=False)`.
+
+They know arrays, not diffusion: `t` is any time feature, the output whatever it is trained to be.
+"""
+
+from jaxdiff.models.mlp import MLP
+from jaxdiff.models.unet import UNet, ddpm_cifar10
+
+__all__ = ["MLP", "UNet", "ddpm_cifar10"]

@@ -1,0 +1,253 @@
+"""The pieces of an image network: norm, convolution, residual block, attention, resampling.
+
+Parameters are float32. Activations follow `dtype`, a compute dtype such as "bfloat16" or None for
+the parameters' own; statistics of norms and the softmax stay float32. Images are channels-last.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxdiff import arrays
+
+__all__ = [
+    "AttentionBlock",
+    "Downsample",
+    "ResidualBlock",
+    "Upsample",
+    "attend",
+    "conv",
+    "dense",
+    "group_norm",
+    "layer_norm",
+]
+
+
+def dense(features: int, *, zero: bool = False, dtype: Any = None, name: str) -> nn.Dense:
+    """A linear layer over the last axis.
+
+    Args:
+        features: the output width.
+        zero: whether it starts as zero, as the last layer of a residual branch does.
+        dtype: the compute dtype, None for the parameters' own.
+        name: the name of its parameters.
+    """
+    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
+    return nn.Dense(
+        features, kernel_init=init, dtype=dtype, param_dtype=arrays.float_dtype(), name=name
+    )
+
+
+def conv(
+    features: int,
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    zero: bool = False,
+    dtype: Any = None,
+    name: str,
+) -> nn.Conv:
+    """A square convolution with SAME padding.
+
+    Args:
+        features: the output channels.
+        kernel: the side of the kernel in pixels.
+        stride: the step of the output in pixels.
+        zero: whether it starts as zero, as the last layer of a residual branch does.
+        dtype: the compute dtype, None for the parameters' own.
+        name: the name of its parameters.
+    """
+    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        strides=(stride, stride),
+        kernel_init=init,
+        dtype=dtype,
+        param_dtype=arrays.float_dtype(),
+        name=name,
+    )
+
+
+def group_norm(groups: int, *, dtype: Any = None, name: str) -> nn.GroupNorm:
+    """Group normalisation with a learned scale and shift, its statistics in float32.
+
+        y = (x - mean) / sqrt(var + 1e-5) * scale + bias
+
+    Mean and variance are over the pixels and over the channels of a group.
+
+    Args:
+        groups: the number of groups; must divide the channels.
+        dtype: the dtype of the result, None for the parameters' own.
+        name: the name of its parameters.
+
+    Source: Wu and He 2018, arXiv:1803.08494, eq. 1-3.
+    """
+    # The two-pass variance: E[x^2] - E[x]^2 loses digits where a group's mean is large.
+    return nn.GroupNorm(
+        groups,
+        epsilon=1e-5,
+        use_fast_variance=False,
+        dtype=dtype,
+        param_dtype=arrays.float_dtype(),
+        name=name,
+    )
+
+
+def layer_norm(*, affine: bool = True, dtype: Any = None, name: str) -> nn.LayerNorm:
+    """Layer normalisation over the last axis, its statistics in float32.
+
+    Args:
+        affine: whether it has a learned scale and shift; adaptive norms bring their own.
+        dtype: the dtype of the result, None for the parameters' own.
+        name: the name of its parameters.
+
+    Source: Ba et al. 2016, arXiv:1607.06450, eq. 3.
+    """
+    return nn.LayerNorm(
+        epsilon=1e-5,
+        use_scale=affine,
+        use_bias=affine,
+        use_fast_variance=False,
+        dtype=dtype,
+        param_dtype=arrays.float_dtype(),
+        name=name,
+    )
+
+
+def attend(query: Array, key: Array, value: Array) -> Array:
+    """Softmax attention.
+
+        out_i = sum_j softmax_j(query_i . key_j / sqrt(D)) value_j
+
+    Args:
+        query: [B, N, heads, D].
+        key: [B, M, heads, D].
+        value: [B, M, heads, D].
+
+    Returns:
+        [B, N, heads, D], in the dtype of `value`; scores and softmax are never in half precision.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1.
+    """
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    scores = jnp.einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=wide)
+    weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1)
+    return jnp.einsum("bhnm,bmhd->bnhd", weights.astype(value.dtype), value)
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU, convolution, twice, with the conditioning vector in between.
+
+        h = conv(silu(norm(x)))
+        h = norm(h + e)                 or, with scale_shift, norm(h) (1 + scale) + shift
+        out = skip(x) + conv_0(dropout(silu(h)))
+
+    `e`, or `scale` and `shift`, are linear in silu(emb); conv_0 starts as zero; skip is a 1x1
+    convolution where the channels change.
+
+    Attributes:
+        features: the output channels.
+        groups: the groups of the norms; must divide both channel counts.
+        scale_shift: whether `emb` scales and shifts after the norm instead of being added.
+        dropout: the probability of a zero, in [0, 1).
+        dtype: the compute dtype, None for the parameters' own.
+
+    Source: Ho et al. 2020, arXiv:2006.11239, appendix B; scale_shift: Nichol and Dhariwal 2021,
+    arXiv:2102.09672, section 3.
+    """
+
+    features: int
+    groups: int = 32
+    scale_shift: bool = False
+    dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array, emb: Array, train: bool = False) -> Array:
+        """[B, H, W, C] and [B, E] to [B, H, W, features]."""
+        h = nn.silu(group_norm(self.groups, dtype=self.dtype, name="norm_in")(x))
+        h = conv(self.features, dtype=self.dtype, name="conv_in")(h)
+        norm = group_norm(self.groups, dtype=self.dtype, name="norm_out")
+        width = self.features * (2 if self.scale_shift else 1)
+        e = dense(width, dtype=self.dtype, name="emb")(nn.silu(emb))[:, None, None, :]
+        if self.scale_shift:
+            scale, shift = jnp.split(e, 2, axis=-1)
+            h = norm(h) * (1 + scale) + shift
+        else:
+            h = norm(h + e)
+        h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
+        h = conv(self.features, zero=True, dtype=self.dtype, name="conv_out")(h)
+        if x.shape[-1] != self.features:
+            x = dense(self.features, dtype=self.dtype, name="skip")(x)
+        return x + h
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over the pixels of an image, as a residual branch that starts as zero.
+
+        out = x + dense_0(attend(q, k, v)),    q, k, v = dense(norm(x))
+
+    Attributes:
+        heads: the number of heads; must divide the channels.
+        groups: the groups of the norm; must divide the channels.
+        dtype: the compute dtype, None for the parameters' own.
+
+    Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
+    """
+
+    heads: int = 1
+    groups: int = 32
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] to the same shape."""
+        batch, height, width, channels = x.shape
+        h = group_norm(self.groups, dtype=self.dtype, name="norm")(x)
+        qkv = dense(3 * channels, dtype=self.dtype, name="qkv")(h)
+        qkv = qkv.reshape(batch, height * width, 3, self.heads, channels // self.heads)
+        h = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]).reshape(x.shape)
+        return x + dense(channels, zero=True, dtype=self.dtype, name="out")(h)
+
+
+class Downsample(nn.Module):
+    """Halves height and width.
+
+    Attributes:
+        resample: "conv", a convolution of stride 2, or "pool", the mean of 2x2 pixels.
+        dtype: the compute dtype, None for the parameters' own.
+    """
+
+    resample: str = "conv"
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] to [B, H/2, W/2, C]; H and W are even."""
+        if self.resample == "pool":
+            return nn.avg_pool(x, (2, 2), strides=(2, 2))
+        return conv(x.shape[-1], stride=2, dtype=self.dtype, name="conv")(x)
+
+
+class Upsample(nn.Module):
+    """Doubles height and width by repeating pixels.
+
+    Attributes:
+        resample: "conv", followed by a convolution, or "pool", repeated pixels alone.
+        dtype: the compute dtype, None for the parameters' own.
+    """
+
+    resample: str = "conv"
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] to [B, 2 H, 2 W, C]."""
+        x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+        if self.resample == "pool":
+            return x
+        return conv(x.shape[-1], dtype=self.dtype, name="conv")(x)

@@ -1,0 +1,222 @@
+"""The UNet of the DDPM family, one configurable module.
+
+Down: at each level some residual blocks, with attention at the named image sizes, then half the
+size. Middle: block, attention, block. Up: the same in reverse with one block more a level, each
+joined to the activation of the way down that it mirrors.
+
+Not here: what the output means and how its input is scaled (see `parametrization`, `denoiser`).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from jaxdiff import arrays
+from jaxdiff.models import embeddings, layers
+
+__all__ = ["UNet", "ddpm_cifar10"]
+
+SKIPS = ("concat", "add")
+RESAMPLES = ("conv", "pool")
+
+
+class UNet(nn.Module):
+    """A UNet on images [B, H, W, C], conditioned on time, labels and free vectors.
+
+    Its last layer and the last layer of each residual branch start as zero: the untrained network
+    returns exactly 0. Modules with equal fields are equal and hash equal.
+
+    Attributes:
+        channels: the channels of the first level; the conditioning vector has 4 times as many.
+        multipliers: the channels of each level as multiples of `channels`; each level but the
+            last is followed by a halving, so H and W must divide by 2**(levels - 1).
+        blocks: residual blocks a level on the way down; one more on the way up.
+        attention: the image heights at which blocks are followed by attention; the middle has
+            attention too, unless this is empty.
+        heads: the number of attention heads.
+        out_channels: None for as many as the input has.
+        skip: how the way up takes in the way down: "concat", or "add" (through a 1x1 convolution
+            where the channels differ), which has fewer parameters and takes less time.
+        scale_shift: whether conditioning scales and shifts after the norm instead of being added.
+        resample: "conv" (strided convolution; repeated pixels and a convolution) or "pool" (means
+            of 2x2 pixels; repeated pixels).
+        embedding: the time embedding, "sinusoidal" (time features of some hundreds) or "fourier"
+            (of order one).
+        num_classes: the number of classes, 0 for none; label -1 is the null label.
+        cond_dim: the length of a free conditioning vector, 0 for none; zeros are the null vector.
+        dropout: the probability of a zero in a residual block, in [0, 1); active if `train`.
+        groups: the groups of the norms; must divide the channels of every level.
+        dtype: the compute dtype, such as "bfloat16"; None for float32. Parameters, statistics of
+            norms, the softmax and the output stay float32.
+        remat: whether blocks are recomputed on the way back instead of their activations stored.
+
+    Source: Ho et al. 2020, arXiv:2006.11239, appendix B (initial kernels are LeCun-normal here,
+    and the epsilon of the norms 1e-5); scale_shift: Nichol and Dhariwal 2021, arXiv:2102.09672.
+    """
+
+    channels: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    blocks: int = 2
+    attention: tuple[int, ...] = (16,)
+    heads: int = 1
+    out_channels: int | None = None
+    skip: str = "concat"
+    scale_shift: bool = False
+    resample: str = "conv"
+    embedding: str = "sinusoidal"
+    num_classes: int = 0
+    cond_dim: int = 0
+    dropout: float = 0.0
+    groups: int = 32
+    dtype: Any = None
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Array, t: Array, cond: embeddings.Cond = None, *, train: bool = False
+    ) -> Array:
+        """The network's output for `x` at time features `t`.
+
+        Args:
+            x: [B, H, W, C], float.
+            t: [B], the time feature.
+            cond: int labels [B], float vectors [B, cond_dim], {"label": ..., "vector": ...} where
+                the network takes both, None where it takes neither.
+            train: whether dropout is active (RNG collection "dropout").
+
+        Returns:
+            [B, H, W, out_channels], float32.
+
+        Raises:
+            ValueError: if a field or an input does not fit, before any compile.
+        """
+        embeddings.check_inputs(
+            x,
+            t,
+            cond,
+            rank=4,
+            embedding=self.embedding,
+            num_classes=self.num_classes,
+            cond_dim=self.cond_dim,
+        )
+        _check(self, x.shape[1], x.shape[2])
+        emb = embeddings.Conditioning(
+            4 * self.channels,
+            waves=self.channels,
+            embedding=self.embedding,
+            num_classes=self.num_classes,
+            cond_dim=self.cond_dim,
+            name="conditioning",
+        )(t, cond)
+        h = layers.conv(self.channels, dtype=self.dtype, name="in")(x)
+        h, stack = self._down(h, emb, train)
+        h = self._block(h, emb, train, self.multipliers[-1], "middle_0")
+        if self.attention:
+            h = self._attention("middle_attention")(h)
+        h = self._block(h, emb, train, self.multipliers[-1], "middle_1")
+        h = self._up(h, stack, emb, train)
+        h = nn.silu(layers.group_norm(self.groups, dtype=self.dtype, name="norm")(h))
+        features = x.shape[-1] if self.out_channels is None else self.out_channels
+        h = layers.conv(features, zero=True, dtype=self.dtype, name="out")(h)
+        return h.astype(arrays.float_dtype())
+
+    def _down(self, h: Array, emb: Array, train: bool) -> tuple[Array, list[Array]]:
+        """The activation at the lowest level, and those that the way up will take in."""
+        stack = [h]
+        for level, multiplier in enumerate(self.multipliers):
+            if level:
+                h = layers.Downsample(self.resample, self.dtype, name=f"down_{level}")(h)
+                stack.append(h)
+            for i in range(self.blocks):
+                h = self._level(h, emb, train, multiplier, f"down_{level}_{i}")
+                stack.append(h)
+        return h, stack
+
+    def _up(self, h: Array, stack: list[Array], emb: Array, train: bool) -> Array:
+        """The activation at the first level again."""
+        for level, multiplier in reversed(list(enumerate(self.multipliers))):
+            for i in range(self.blocks + 1):
+                h = self._join(h, stack.pop(), f"join_{level}_{i}")
+                h = self._level(h, emb, train, multiplier, f"up_{level}_{i}")
+            if level:
+                h = layers.Upsample(self.resample, self.dtype, name=f"up_{level}")(h)
+        return h
+
+    def _level(self, h: Array, emb: Array, train: bool, multiplier: int, name: str) -> Array:
+        """A residual block, with attention after it at the named heights."""
+        h = self._block(h, emb, train, multiplier, name)
+        if h.shape[1] in self.attention:
+            h = self._attention(f"{name}_attention")(h)
+        return h
+
+    def _join(self, h: Array, skip: Array, name: str) -> Array:
+        if self.skip == "concat":
+            return jnp.concatenate([h, skip], axis=-1)
+        if skip.shape[-1] != h.shape[-1]:
+            skip = layers.dense(h.shape[-1], dtype=self.dtype, name=name)(skip)
+        return h + skip
+
+    def _block(self, h: Array, emb: Array, train: bool, multiplier: int, name: str) -> Array:
+        kind = layers.ResidualBlock
+        if self.remat:
+            kind = nn.remat(kind, static_argnums=(3,))  # `train`, counted after self
+        block = kind(
+            features=multiplier * self.channels,
+            groups=self.groups,
+            scale_shift=self.scale_shift,
+            dropout=self.dropout,
+            dtype=self.dtype,
+            name=name,
+        )
+        return block(h, emb, train)
+
+    def _attention(self, name: str) -> nn.Module:
+        kind = nn.remat(layers.AttentionBlock) if self.remat else layers.AttentionBlock
+        return kind(heads=self.heads, groups=self.groups, dtype=self.dtype, name=name)
+
+
+def _check(net: UNet, height: int, width: int) -> None:
+    """Raises ValueError unless the fields fit together and fit images of this size."""
+    if net.skip not in SKIPS:
+        raise ValueError(f"skip must be one of {SKIPS}, got {net.skip!r}")
+    if net.resample not in RESAMPLES:
+        raise ValueError(f"resample must be one of {RESAMPLES}, got {net.resample!r}")
+    if not net.multipliers or min(net.multipliers) < 1 or net.blocks < 1:
+        raise ValueError(
+            "multipliers and blocks must be positive, "
+            f"got multipliers={net.multipliers}, blocks={net.blocks}"
+        )
+    if not 0 <= net.dropout < 1:
+        raise ValueError(f"dropout must lie in [0, 1), got {net.dropout}")
+    levels = len(net.multipliers)
+    factor = 2 ** (levels - 1)
+    if height % factor or width % factor:
+        raise ValueError(
+            f"image height and width must divide by 2**(levels - 1) = {factor} for "
+            f"multipliers={net.multipliers}, got {height} x {width}"
+        )
+    widths = [net.channels * m for m in net.multipliers]
+    if any(w % net.groups for w in [net.channels, *widths]):
+        raise ValueError(
+            f"groups={net.groups} must divide the channels of every level, got {widths}"
+        )
+    heights = [height >> level for level in range(levels)]
+    for size in net.attention:
+        if size not in heights:
+            raise ValueError(f"attention names height {size}, but the levels have {heights}")
+    attentive = [w for w, size in zip(widths, heights, strict=True) if size in net.attention]
+    if net.attention and any(w % net.heads for w in [*attentive, widths[-1]]):
+        raise ValueError(f"heads={net.heads} must divide the channels {attentive} and {widths[-1]}")
+
+
+def ddpm_cifar10(**changes: Any) -> UNet:
+    """The network of Ho et al. for CIFAR-10: 35,746,307 parameters on 32x32x3 images.
+
+    Args:
+        **changes: fields of `UNet` to set otherwise.
+
+    Source: Ho et al. 2020, arXiv:2006.11239, appendix B, and the configuration of their release.
+    """
+    return UNet(**{"dropout": 0.1, **changes})
