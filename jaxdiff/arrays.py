@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 __all__ = [
+    "check_range",
     "concrete",
     "event_mean",
     "event_sum",
@@ -58,6 +59,28 @@ def concrete(x: Any) -> np.ndarray | None:
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(x)):
         return None
     return np.asarray(x)
+
+
+def check_range(name: str, value: Any, low: float, high: float, ends: str = "[]") -> None:
+    """Raises unless every concrete number of `value` lies between `low` and `high`.
+
+    Args:
+        name: what the message calls it.
+        value: a number or array; passed over while it is being traced.
+        low, high: the bounds.
+        ends: "[]", "()", "[)" or "(]": which bounds belong to the range.
+
+    Raises:
+        ValueError: a number lies outside, or is NaN.
+    """
+    numbers = concrete(value)
+    if numbers is None:
+        return
+    above = numbers >= low if ends[0] == "[" else numbers > low
+    below = numbers <= high if ends[1] == "]" else numbers < high
+    if not np.all(above & below):
+        wrong = numbers[~(above & below)].flat[0]
+        raise ValueError(f"{name} must lie in {ends[0]}{low:g}, {high:g}{ends[1]}, got {wrong:g}")
 
 
 def expand_to(coef: Any, x: Array) -> Array:

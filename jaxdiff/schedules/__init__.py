@@ -1,0 +1,50 @@
+"""Schedules: the paths of noise levels that the literature uses, each with its inverse.
+
+    x_t = alpha(t) x_0 + sigma(t) eps,    log_snr(t) = 2 log(alpha(t) / sigma(t)), falling in t
+
+A schedule is a frozen pytree, its numbers are traced leaves: `jax.vmap` and `jax.grad` go through
+`beta_max` or a table of betas. Discrete and continuous are two schedules, not two worlds: the
+clock of `from_betas` runs over 0..N, exact at whole numbers, log alpha-bar linear between.
+
+    clock   0..1     linear_vp, cosine, sub_vp, ve, rectified
+            0..N     from_betas
+            sigma    edm
+            another  shifted(schedule, shift)
+
+Levels are computed by `expm1` and `log1p` forms that keep full precision near the clean end.
+Not here: which times are visited (`grids`), drift and diffusion (`sde`).
+"""
+
+from jaxdiff.schedules.clock import cleanest_time, whole_steps
+from jaxdiff.schedules.continuous import cosine, edm, linear_vp, rectified, sub_vp, ve
+from jaxdiff.schedules.discrete import (
+    cosine_betas,
+    from_betas,
+    linear_betas,
+    rescale_to_zero_terminal_snr,
+    scaled_linear_betas,
+    sigmoid_betas,
+    sqrt_linear_betas,
+    su_betas,
+)
+from jaxdiff.schedules.shift import shifted
+
+__all__ = [
+    "cleanest_time",
+    "cosine",
+    "cosine_betas",
+    "edm",
+    "from_betas",
+    "linear_betas",
+    "linear_vp",
+    "rectified",
+    "rescale_to_zero_terminal_snr",
+    "scaled_linear_betas",
+    "shifted",
+    "sigmoid_betas",
+    "sqrt_linear_betas",
+    "su_betas",
+    "sub_vp",
+    "ve",
+    "whole_steps",
+]
