@@ -23,6 +23,7 @@ __all__ = [
     "safe_divide",
     "safe_sqrt",
     "static",
+    "wide_float",
 ]
 
 
@@ -49,6 +50,12 @@ def is_pytree(x: Any) -> bool:
 def float_dtype() -> Any:
     """float32, or float64 under jax_enable_x64."""
     return jnp.result_type(float)
+
+
+def wide_float(x: Any) -> Array:
+    """`x` as an array of at least float32: float64 stays, all else becomes float32."""
+    x = jnp.asarray(x)
+    return x if x.dtype in (jnp.float32, jnp.float64) else x.astype(jnp.float32)
 
 
 def concrete(x: Any) -> np.ndarray | None:
@@ -96,7 +103,7 @@ def expand_to(coef: Any, x: Array) -> Array:
     Returns:
         [], or [B, 1, ..., 1] with the rank of `x`.
     """
-    coef = jnp.asarray(coef, jnp.promote_types(x.dtype, jnp.float32))
+    coef = jnp.asarray(coef, jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
     if coef.ndim in (0, x.ndim):
         return coef
     return coef.reshape(coef.shape + (1,) * (x.ndim - coef.ndim))

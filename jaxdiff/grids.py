@@ -76,7 +76,7 @@ def from_steps(schedule: Schedule, steps, *, end: NoiseLevel | None = CLEAN) -> 
     Raises:
         ValueError: no steps, wrong rank, a time off the clock, or times that do not fall.
     """
-    steps = jnp.asarray(steps)
+    steps = jnp.asarray(steps, arrays.float_dtype())
     if steps.ndim != 1 or steps.size == 0:
         raise ValueError(f"steps must have shape [K] with K >= 1, got {list(steps.shape)}")
     _check_falling("steps", steps)

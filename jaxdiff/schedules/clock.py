@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdiff.arrays import check_range
+from jaxdiff.arrays import check_range, wide_float
 from jaxdiff.typing import Schedule
 
 __all__ = ["check_end", "cleanest_time", "clock", "log_alpha_bar", "whole_steps"]
@@ -20,13 +20,12 @@ def clock(t: Any, high: float = np.inf) -> Array:
         ValueError: a concrete time lies outside 0..high, where JAX would clamp in silence.
     """
     check_range("t", t, 0, high)
-    t = jnp.asarray(t)
-    return t.astype(jnp.promote_types(t.dtype, jnp.float32)) if t.dtype != jnp.float64 else t
+    return wide_float(t)
 
 
 def log_alpha_bar(log_snr: Any) -> Array:
     """log alpha**2 of the variance-preserving level with this log-SNR, -softplus(-log_snr)."""
-    return jax.nn.log_sigmoid(jnp.asarray(log_snr))
+    return jax.nn.log_sigmoid(wide_float(log_snr))
 
 
 def check_end(alpha_bar: Any, limit: float = 1e-2) -> None:
