@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, dataclass_transform
 
 import jax
@@ -12,6 +13,8 @@ import numpy as np
 from jax import Array
 
 __all__ = [
+    "Plain",
+    "as_pytree",
     "check_range",
     "concrete",
     "event_mean",
@@ -19,6 +22,7 @@ __all__ = [
     "expand_to",
     "float_dtype",
     "is_pytree",
+    "is_traced",
     "pytree",
     "safe_divide",
     "safe_sqrt",
@@ -47,6 +51,33 @@ def is_pytree(x: Any) -> bool:
     return not jax.tree_util.all_leaves([x])
 
 
+@pytree
+class Plain:
+    """A plain function as a pytree without leaves, so that it passes through jit."""
+
+    function: Callable = static()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The function's own answer."""
+        return self.function(*args, **kwargs)
+
+
+def as_pytree(function: Callable) -> Callable:
+    """`function` itself if JAX looks inside it, else wrapped as `Plain`.
+
+    Raises:
+        TypeError: not callable.
+    """
+    if not callable(function):
+        raise TypeError(f"wanted a function, got {function!r}")
+    return function if is_pytree(function) else Plain(function)
+
+
+def is_traced(tree: Any) -> bool:
+    """Whether any leaf is being traced, so that its numbers cannot be looked at."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
 def float_dtype() -> Any:
     """float32, or float64 under jax_enable_x64."""
     return jnp.result_type(float)
@@ -63,9 +94,7 @@ def concrete(x: Any) -> np.ndarray | None:
 
     What decides whether a number can be checked: validation looks at concrete values alone.
     """
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(x)):
-        return None
-    return np.asarray(x)
+    return None if is_traced(x) else np.asarray(x)
 
 
 def check_range(name: str, value: Any, low: float, high: float, ends: str = "[]") -> None:

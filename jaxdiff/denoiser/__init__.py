@@ -1,0 +1,31 @@
+"""Where a network meets the mathematics, and the wrappers denoise -> denoise that clip x0.
+
+`make_denoiser` turns any `apply(params, x, feature)` into a pytree that says both E[x_0 | x_t] and
+E[eps | x_t]. Parameters and conditioning are its leaves: exchanging them recompiles nothing.
+"""
+
+from jaxdiff.denoiser.clipping import clip_x0, dynamic_threshold
+from jaxdiff.denoiser.network import Denoiser, make_denoiser
+from jaxdiff.denoiser.time_features import (
+    TIME_FEATURES,
+    clock,
+    log_snr,
+    quarter_log_sigma,
+    rounded_steps,
+    steps,
+    thousandths,
+)
+
+__all__ = [
+    "TIME_FEATURES",
+    "Denoiser",
+    "clip_x0",
+    "clock",
+    "dynamic_threshold",
+    "log_snr",
+    "make_denoiser",
+    "quarter_log_sigma",
+    "rounded_steps",
+    "steps",
+    "thousandths",
+]
