@@ -1,0 +1,16 @@
+"""Data in memory: checked on the way in, dealt out as a function of (seed, step)."""
+
+from jaxdiff.data.dataset import Dataset, from_arrays
+from jaxdiff.data.images import check_images, check_labels, from_uint8, to_uint8
+from jaxdiff.data.readers import READERS, load
+
+__all__ = [
+    "READERS",
+    "Dataset",
+    "check_images",
+    "check_labels",
+    "from_arrays",
+    "from_uint8",
+    "load",
+    "to_uint8",
+]
