@@ -60,7 +60,8 @@ class Denoiser:
             [B, ..., C (1 + number of heads)].
         """
         scale = self.parametrization.scale_in(level)
-        feature = jnp.broadcast_to(self.time_feature(level), x_t.shape[:1])
+        x = expand_to(scale, x_t) * x_t
+        feature = jnp.broadcast_to(self.time_feature(level), x_t.shape[:1]).astype(x.dtype)
         more: list[Any] = [] if self.cond is None else [self.cond]
         named: dict[str, Any] = {}
         if train and "train" in self.accepts:
@@ -69,7 +70,7 @@ class Denoiser:
             named["key"] = key
         if key is not None and "rngs" in self.accepts:
             named["rngs"] = {"dropout": key}
-        return self.apply(self.params, expand_to(scale, x_t) * x_t, feature, *more, **named)
+        return self.apply(self.params, x, feature, *more, **named)
 
     def with_params(self, params: Any) -> "Denoiser":
         """The same network with other parameters of the same shapes."""

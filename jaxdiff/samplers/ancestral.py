@@ -1,0 +1,97 @@
+"""DDPM and DDIM: the reverse kernel of equation (4), drawn from step by step.
+
+x_s = alpha_s x0 + sqrt(sigma_s**2 - l**2) eps + std noise,    l = eta sigma_s sqrt(1 - r)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxdiff import arrays
+from jaxdiff.arrays import check_range, expand_to
+from jaxdiff.gaussian import snr_drop
+from jaxdiff.reverse import reverse_mean
+from jaxdiff.reverse.variance import resolve
+from jaxdiff.typing import Grid, ReverseVariance
+
+__all__ = ["ddim", "ddpm"]
+
+
+@arrays.pytree
+class Ancestral:
+    """See `ddpm` and `ddim`. One compile serves every eta, so eta = 0 draws noise as well."""
+
+    eta: Any
+    variance: ReverseVariance
+    last_noise: Any
+    noises = 1
+
+    def init(self, x_T: Array, denoise: Any, grid: Grid) -> tuple:
+        """No memory."""
+        return ()
+
+    def step(self, x, memory, denoise, noise, *, k, t, s, grid):
+        """Equation (4); into a clean end the noise is scaled by `last_noise`."""
+        d = denoise(x, t)
+        std = self.variance.std(d, t=t, s=s, eta=self.eta)
+        std = jnp.where(s.sigma > 0, std, self.last_noise * std)
+        return reverse_mean(d, t=t, s=s, eta=self.eta) + expand_to(std, x) * noise[0], memory
+
+    def check(self, grid: Grid) -> None:
+        """Raises ValueError if eta asks for more noise than a level of the grid holds."""
+        if arrays.is_traced((self.eta, grid.levels)):
+            return
+        t, s = grid.pairs
+        noisy = np.asarray(t.sigma) > 0
+        share = np.where(noisy, snr_drop(t._replace(sigma=jnp.where(noisy, t.sigma, 1)), s), 0)
+        largest = np.max(np.square(self.eta) * np.where(np.asarray(s.sigma) > 0, share, 0))
+        if np.max(self.eta) > 1 and largest > 1:
+            raise ValueError(
+                f"eta must keep eta**2 (1 - r) <= 1 on every step, got {np.max(self.eta):g},"
+                f" which reaches {largest:.3g}; eta <= 1 always fits"
+            )
+
+
+def ddpm(variance: ReverseVariance | Callable | str = "small", *, last_noise=0.0) -> Ancestral:
+    """Ancestral sampling of DDPM.
+
+    Args:
+        variance: "small" (beta-tilde), "large" (beta), or a ReverseVariance.
+        last_noise: [], the share of its noise that the step into the clean end keeps; 0 as the
+            papers do, 1 as the equation reads.
+
+    Returns:
+        A Sampler.
+
+    Raises:
+        ValueError: an unknown variance, or last_noise outside [0, 1].
+
+    Source: Ho et al. 2020, arXiv:2006.11239, algorithm 2, over any pairs of levels.
+    """
+    return ddim(1.0, variance, last_noise=last_noise)
+
+
+def ddim(
+    eta=0.0, variance: ReverseVariance | Callable | str = "small", *, last_noise=0.0
+) -> Ancestral:
+    """DDIM: deterministic at eta = 0, DDPM at eta = 1.
+
+    Args:
+        eta: [], >= 0, multiplies the deviation of the noise (not its variance).
+        variance: as for `ddpm`; "large" with eta = 1 is the paper's sigma-hat.
+        last_noise: as for `ddpm`.
+
+    Returns:
+        A Sampler.
+
+    Raises:
+        ValueError: negative eta, an unknown variance, or last_noise outside [0, 1].
+
+    Source: Song et al. 2021, arXiv:2010.02502, eq. 12 and 16.
+    """
+    check_range("eta", eta, 0, np.inf, "[)")
+    check_range("last_noise", last_noise, 0, 1)
+    return Ancestral(eta, resolve(variance), last_noise)

@@ -1,0 +1,207 @@
+"""The one driver: a scan of a sampler's step over the pairs (t, s) of a grid.
+
+    x_T -> { x_s, memory = sampler.step(x_t, memory, denoise, noise, k, t, s, grid) } -> x_0
+
+Everything is an argument, so everything can be jitted, vmapped and differentiated: the model's
+parameters, the grid's levels, the sampler's hyperparameters, x_T and the noise itself. It compiles
+once for one structure, shape and grid length.
+
+Example i of a batch depends on (key, i) alone: its key is `fold_in(key, i)`, its step k draws from
+`fold_in(., k)`. Batch size, device count and padding change no sample.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxdiff import arrays
+from jaxdiff.denoiser import Denoiser
+from jaxdiff.samplers.ancestral import ddim
+from jaxdiff.typing import Denoise, Denoised, Grid, NoiseLevel, Sampler
+
+__all__ = ["draw_noise", "example_keys", "sample"]
+
+_DEFAULT = ddim()
+
+
+def sample(
+    key: Array | None,
+    denoise: Denoise,
+    grid: Grid,
+    shape: tuple[int, ...],
+    *,
+    sampler: Sampler = _DEFAULT,
+    x_T: Array | None = None,
+    noise: Array | None = None,
+    keep_path: bool = False,
+    callback: Callable[[Array, Array], None] | None = None,
+) -> Array:
+    """Draws samples: walks the grid from x_T to x_0.
+
+    Args:
+        key: a PRNG key, or [B] keys, one an example (a large job cut into chunks gives the same
+            images); None if x_T is given and no noise is to be drawn.
+        denoise: the model, `denoise(x_t, level) -> Denoised`: a `Denoiser`, anything composed of
+            one, or any function (which is then static: the same function compiles once).
+        grid: the levels to visit; padded steps (sigma_t = 0) are passed over.
+        shape: (B, ...), the shape of the result.
+        sampler: the algorithm.
+        x_T: [B, ...], where to start; grid.prior_std times Gaussian noise if None.
+        noise: [K, noises, B, ...], what `draw_noise` gives, to replay a run; drawn if None.
+        keep_path: static; returns all states instead of the last.
+        callback: static; called on the host as callback(k, x_s) after each step. Meant for
+            previews: the order of calls follows the steps on one device.
+
+    Returns:
+        x_0, [B, ...]; with keep_path the path [K+1, B, ...] from x_T to x_0.
+
+    Raises:
+        ValueError: shapes that do not fit, an empty batch, half-precision x_T, a grid that the
+            sampler or the parametrization refuses.
+        TypeError: a grid, sampler or denoise that is none.
+    """
+    shape = _check(denoise, grid, shape, sampler, x_T, noise)
+    dtype = arrays.float_dtype() if x_T is None else x_T.dtype
+    keys = None
+    if x_T is None or (noise is None and sampler.noises):
+        keys = example_keys(key, shape[0])
+    trees = (arrays.as_pytree(denoise), grid, sampler)
+    trees = jax.tree.map(lambda a: jnp.asarray(a, dtype) if isinstance(a, float) else a, trees)
+    return _run(
+        keys, *trees, x_T, noise, shape=shape, dtype=dtype, keep_path=keep_path, callback=callback
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype", "keep_path", "callback"))
+def _run(keys, denoise, grid, sampler, x_T, noise, *, shape, dtype, keep_path, callback):
+    if x_T is None:
+        draws = _draw(_start_keys(keys), 1, shape, dtype)[0]
+        x_T = jnp.asarray(grid.prior_std, dtype) * draws
+    denoise = functools.partial(_checked, denoise)
+    steps = jnp.arange(grid.num_steps)
+
+    def body(carry, inputs):
+        x, memory = carry
+        k, t, s, draw = inputs
+        if draw is None and sampler.noises:
+            draw = _draw(_step_keys(keys, k), sampler.noises, shape, dtype)
+        # a padded step stands at the clean end: the mathematics never sees sigma_t = 0
+        padding = t.sigma <= 0
+        t = t._replace(sigma=jnp.where(padding, 1, t.sigma))
+        new = sampler.step(x, memory, denoise, draw, k=k, t=t, s=s, grid=grid)
+        carry = jax.tree.map(lambda old, fresh: jnp.where(padding, old, fresh), carry, new)
+        if callback is not None:
+            jax.debug.callback(callback, k, carry[0])
+        return carry, carry[0] if keep_path else None
+
+    start = x_T, sampler.init(x_T, denoise, grid)
+    (x_0, _), path = jax.lax.scan(body, start, (steps, *grid.pairs, noise))
+    return jnp.concatenate([x_T[None], path]) if keep_path else x_0
+
+
+def draw_noise(key: Array, grid: Grid, sampler: Sampler, shape: tuple[int, ...]) -> Array:
+    """The noise that `sample` would draw, to replay a run against any other implementation.
+
+    Args:
+        key: a PRNG key, or [B] keys.
+        grid: the grid.
+        sampler: the algorithm.
+        shape: (B, ...), the shape of the samples.
+
+    Returns:
+        [K, noises, B, ...].
+    """
+    shape = tuple(shape)
+    keys = example_keys(key, shape[0])
+    draw = lambda k: _draw(_step_keys(keys, k), sampler.noises, shape, arrays.float_dtype())  # noqa: E731
+    return jax.lax.map(draw, jnp.arange(grid.num_steps))
+
+
+def example_keys(key: Array | None, count: int, first: int = 0) -> Array:
+    """The keys of examples first..first+count-1 of a job.
+
+    Args:
+        key: a PRNG key, or [count] keys, which are returned as they are.
+        count: how many.
+        first: the index of the first.
+
+    Returns:
+        [count] keys, `fold_in(key, i)`.
+
+    Raises:
+        ValueError: no key, or a number of keys other than count.
+        TypeError: not a key.
+    """
+    if key is None:
+        raise ValueError("key must be given where noise is to be drawn, got None")
+    if not hasattr(key, "dtype"):
+        raise TypeError(f"key must be a PRNG key such as jax.random.key(0), got {key!r}")
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    if key.ndim == 0:
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
+    if key.shape != (count,):
+        raise ValueError(f"key must be one key or [{count}] keys, got keys {list(key.shape)}")
+    return key
+
+
+def _start_keys(keys: Array) -> Array:
+    return jax.vmap(lambda key: jax.random.fold_in(key, 0))(keys)
+
+
+def _step_keys(keys: Array, k: Array) -> Array:
+    return jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, 1), k))(keys)
+
+
+def _draw(keys: Array, noises: int, shape: tuple[int, ...], dtype: Any) -> Array:
+    """[noises, B, ...] standard Gaussian, example i from keys[i] alone."""
+    one = lambda key: jax.random.normal(key, (noises, *shape[1:]), dtype)  # noqa: E731
+    return jax.vmap(one, out_axes=1)(keys)
+
+
+def _checked(denoise: Denoise, x: Array, level: NoiseLevel) -> Denoised:
+    """`denoise`, whose answer must be of the shape and dtype of its question."""
+    d = denoise(x, level)
+    if not isinstance(d, Denoised):
+        raise TypeError(f"denoise must return a Denoised, got {type(d).__name__}")
+    for name in ("x0", "eps"):
+        got = getattr(d, name)
+        if got.shape != x.shape or got.dtype != x.dtype:
+            raise ValueError(
+                f"denoise must return {name} as {x.dtype}{list(x.shape)}, like x_t,"
+                f" got {got.dtype}{list(got.shape)}"
+            )
+    return d
+
+
+def _check(denoise, grid, shape, sampler, x_T, noise) -> tuple[int, ...]:
+    """Raises what can be said before any compile; returns the shape as a tuple."""
+    if not isinstance(grid, Grid):
+        raise TypeError(f"grid must be a Grid such as grids.uniform gives, got {grid!r}")
+    if grid.levels.t.ndim != 1 or grid.num_steps < 1:
+        raise ValueError(
+            f"grid must have levels [K+1] with K >= 1, got {list(grid.levels.t.shape)};"
+            " stacked grids go through jax.vmap"
+        )
+    if not all(hasattr(sampler, name) for name in ("init", "step", "noises")):
+        raise TypeError(f"sampler must be a Sampler such as ddim(), got {sampler!r}")
+    shape = tuple(shape)
+    if not shape or any(int(n) != n or n < 1 for n in shape):
+        raise ValueError(f"shape must be (B, ...) with every size >= 1, got {shape}")
+    if x_T is not None and tuple(x_T.shape) != shape:
+        raise ValueError(f"x_T must have the shape asked for, {shape}, got {tuple(x_T.shape)}")
+    if x_T is not None and x_T.dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(f"x_T must be float32 or float64, got {x_T.dtype}")
+    wanted = (grid.num_steps, sampler.noises, *shape)
+    if noise is not None and tuple(noise.shape) != wanted:
+        raise ValueError(f"noise must have shape [K, noises, B, ...] {wanted}, got {noise.shape}")
+    for part in jax.tree.leaves(denoise, is_leaf=lambda node: isinstance(node, Denoiser)):
+        if isinstance(part, Denoiser):
+            part.check(grid.levels)
+    if hasattr(sampler, "check"):
+        sampler.check(grid)
+    return shape
