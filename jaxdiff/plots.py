@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-__all__ = ["loss_curve", "metrics_table", "metrics_text", "sample_grid", "scatter"]
+__all__ = ["loss_curve", "metrics_table", "metrics_text", "read_log", "sample_grid", "scatter"]
 
 FORMATS = ("png", "pdf", "svg")
 RAW, SMOOTH = "#b9c7d8", "#1f4e8c"
-CELL_PIXELS = 64  # small images are enlarged to about this
+DPI = 100
+CELL, GAP = 64, 4  # pixels: small images are enlarged to about CELL
+CAPTION, HEADING, LETTER = 14, 26, 8  # pixels that a caption, a title, a letter of it take
 
 
 def sample_grid(
@@ -44,37 +46,50 @@ def sample_grid(
         OSError: where the file cannot be written.
     """
     x = _check_pictures(x)
-    n, height, width, channels = x.shape
+    n = len(x)
     if labels is not None and len(labels) != n:
         raise ValueError(f"labels must be {n}, one an image, got {len(labels)}")
     columns = int(np.ceil(np.sqrt(n))) if columns is None else columns
     if columns < 1:
         raise ValueError(f"columns must be >= 1, got {columns}")
-    columns = min(columns, n)
-    rows = -(-n // columns)
-    scale = max(1, round(CELL_PIXELS / max(height, width)))
-    cell = np.array([height, width]) * scale
-    caption = 0 if labels is None else 14
-    heading = 0 if title is None else 26
-    step = cell + 4 + np.array([caption, 0])  # 4 pixels between neighbours
-    size = step * [rows, columns] + 4 + np.array([heading, 0])
+    caption = 0 if labels is None else CAPTION
+    canvas, corners = _mosaic(images.to_uint8(x), min(columns, n), caption)
+    height, width = canvas.shape[:2]
+    heading, least = (0, 0) if title is None else (HEADING, LETTER * len(title))
+    full = np.array([max(width, least), height + heading])
 
-    figure = _figure(size[1] / 100, size[0] / 100, layout="none")
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size[1]), ylim=(size[0], 0))
+    figure = _figure(*full / DPI, layout="none")
+    axes = figure.add_axes((0, 0, *np.array([width, height]) / full))  # pixel for pixel
     axes.set_axis_off()
-    shown = images.to_uint8(x)
-    shown = np.repeat(shown, 3, axis=-1) if channels == 1 else shown
-    for i, image in enumerate(shown):
-        top, left = step * divmod(i, columns) + 4 + np.array([heading + caption, 0])
-        extent = (left, left + cell[1], top + cell[0], top)
-        axes.imshow(image, extent=extent, interpolation="nearest", aspect="auto")
-        if labels is not None:
-            middle = left + cell[1] / 2
-            axes.text(middle, top - 2, str(labels[i]), ha="center", va="bottom", fontsize=8)
-    axes.set(xlim=(0, size[1]), ylim=(size[0], 0))  # imshow has moved them
+    axes.imshow(canvas, interpolation="nearest", aspect="auto")
+    for (top, middle), label in zip(corners, labels if labels is not None else (), strict=False):
+        axes.text(middle, top - 2, str(label), ha="center", va="bottom", fontsize=8)
     if title is not None:
-        axes.text(size[1] / 2, heading / 2 + 2, title, ha="center", va="center", fontsize=10)
+        figure.text(0.5, 1 - heading / full[1] / 2, title, ha="center", va="center", fontsize=10)
     _write(figure, path)
+
+
+def _mosaic(
+    x: np.ndarray, columns: int, caption: int
+) -> tuple[np.ndarray, list[tuple[int, float]]]:
+    """Enlarged images on a white ground, `caption` pixels free above each.
+
+    Returns:
+        The bytes [H', W', 3 or 4], and for each image its top and its middle column.
+    """
+    scale = max(1, round(CELL / max(x.shape[1:3])))
+    x = x.repeat(scale, axis=1).repeat(scale, axis=2)
+    n, height, width, channels = x.shape
+    step = np.array([height + GAP + caption, width + GAP])
+    size = step * [-(-n // columns), columns] + GAP
+    canvas = np.full((*size, max(channels, 3)), 255, np.uint8)
+    corners = []
+    for i, image in enumerate(x):
+        top, left = step * divmod(i, columns) + GAP
+        top += caption
+        canvas[top : top + height, left : left + width] = image  # grey spreads over the channels
+        corners.append((top, left + width / 2))
+    return canvas, corners
 
 
 def _check_pictures(x: Any) -> np.ndarray:
@@ -183,12 +198,11 @@ def scatter(
     together = np.concatenate(list(sets.values()))
     low, high = together.min(axis=0), together.max(axis=0)
     margin = 0.05 * max(np.max(high - low), 1e-6)  # one point still has a frame
-    figure = _figure(3.5 * len(sets), 3.8)
+    low, high = low - margin, high + margin
+    tall = np.clip((high[1] - low[1]) / (high[0] - low[0]), 0.3, 3)
+    figure = _figure(3.5 * len(sets), 3.2 * tall + 0.8)
     figure.suptitle(title or "")
-    frame = {
-        "xlim": (low[0] - margin, high[0] + margin),
-        "ylim": (low[1] - margin, high[1] + margin),
-    }
+    frame = {"xlim": (low[0], high[0]), "ylim": (low[1], high[1])}
     for place, (name, x) in enumerate(sets.items(), start=1):
         axes = figure.add_subplot(1, len(sets), place, title=name, aspect="equal", **frame)
         size, opacity = np.clip(2000 / len(x), 1, 12), np.clip(1000 / len(x), 0.15, 0.8)
@@ -245,7 +259,7 @@ def _figure(width: float, height: float, *, layout: str = "constrained") -> "Fig
     """A figure of so many inches that belongs to no window and no pyplot."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=100, layout=layout, facecolor="white")
+    return Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
 
 
 def _write(figure: "Figure", path: str | os.PathLike) -> None:

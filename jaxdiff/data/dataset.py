@@ -159,7 +159,7 @@ def from_arrays(x: Any, y: Any = None, *, value_range: Any = None, name: str = "
     """
     x = np.asarray(x)
     if x.ndim == 3:
-        if x.shape[-1] <= images.MAX_CHANNELS:
+        if x.shape[-1] <= images.MAX_CHANNELS and x.shape[-1] < x.shape[1]:
             raise ValueError(
                 f"{name}: x must be [N, H, W, C], [N, H, W] or [N, D], got {list(x.shape)}, "
                 "which looks like a single image [H, W, C]"

@@ -59,7 +59,7 @@ def median_distance(x: np.ndarray, *, at_most: int = 2000) -> float:
     x = distances.check_features(x, "x", least=2)
     some = x[np.unique(np.linspace(0, len(x) - 1, min(len(x), at_most)).astype(int))]
     table = np.concatenate([block for _, block in distances.squared_distances(some, some)])
-    return float(np.sqrt(np.median(table[np.triu_indices(len(some), k=1)])))
+    return float(np.median(np.sqrt(table[np.triu_indices(len(some), k=1)])))
 
 
 def mmd2(x: np.ndarray, y: np.ndarray, kernel: Kernel) -> float:
