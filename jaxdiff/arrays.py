@@ -84,9 +84,12 @@ def float_dtype() -> Any:
 
 
 def wide_float(x: Any) -> Array:
-    """`x` as an array of at least float32: float64 stays, all else becomes float32."""
+    """`x` as an array of at least float32; integers become the default float."""
     x = jnp.asarray(x)
-    return x if x.dtype in (jnp.float32, jnp.float64) else x.astype(jnp.float32)
+    if x.dtype in (jnp.float32, jnp.float64):
+        return x
+    half = jnp.issubdtype(x.dtype, jnp.floating)
+    return x.astype(jnp.float32 if half else float_dtype())
 
 
 def concrete(x: Any) -> np.ndarray | None:

@@ -282,17 +282,18 @@ def trailing(schedule: Schedule, num_steps: int, *, end: NoiseLevel | None = CLE
 
 
 def linspace(schedule: Schedule, num_steps: int, *, end: NoiseLevel | None = CLEAN) -> Grid:
-    """Even steps with both ends of the chain, rounded.
+    """Even steps with both ends of the chain, rounded, halves to even.
 
-        n = 1 + round((N - 1) (K - 1 - k) / (K - 1)),    k = 0, ..., K-1
+        n = round(1 + (N - 1) (K - 1 - k) / (K - 1)),    k = 0, ..., K-1
 
     Args, Returns and Raises as for `leading`. A single step is the noisiest one.
 
-    Source: Nichol and Dhariwal 2021, arXiv:2102.09672, section 4.
+    Source: Bao et al. 2022, arXiv:2201.06503, section 4 and its code; Nichol and Dhariwal 2021,
+        arXiv:2102.09672, round the zero-based index, which differs by one at exact halves.
     """
     count = _count(num_steps, end)
     total = _chain(schedule, count, "linspace")
-    steps = np.round(np.linspace(0, total - 1, count))[::-1] + 1 if count > 1 else [total]
+    steps = np.round(np.linspace(total, 1, count)) if count > 1 else [total]
     return from_steps(schedule, steps, end=end)
 
 

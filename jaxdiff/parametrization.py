@@ -248,16 +248,20 @@ def to_denoised(
         heads: further outputs, passed on.
 
     Returns:
-        Denoised, consistent; zeros where the determinant is 0.
+        Denoised, consistent. Where the determinant is 0, y says nothing and the least-norm
+        solution of x_t = alpha x_0 + sigma eps stands in: it is exact for whichever of the two
+        x_t alone determines.
     """
     a, b = parametrization.coefficients(level)
     det = level.alpha * b - level.sigma * a
+    silent, norm = det == 0, level.alpha**2 + level.sigma**2
 
-    def part(c: Array) -> Array:
-        return expand_to(safe_divide(c, det), x_t)
+    def solve(of_x_t: Array, of_y: Array, alone: Array) -> Array:
+        of_x_t = jnp.where(silent, safe_divide(alone, norm), safe_divide(of_x_t, det))
+        return expand_to(of_x_t, x_t) * x_t + expand_to(safe_divide(of_y, det), x_t) * y
 
     return Denoised(
-        x0=part(b) * x_t - part(level.sigma) * y,
-        eps=part(level.alpha) * y - part(a) * x_t,
+        x0=solve(b, -level.sigma, level.alpha),
+        eps=solve(-a, level.alpha, level.sigma),
         heads={} if heads is None else heads,
     )

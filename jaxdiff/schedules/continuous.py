@@ -174,8 +174,8 @@ class VE:
     def __call__(self, t) -> NoiseLevel:
         """The level at t."""
         t = clock(t)
-        ratio = jnp.log(self.sigma_max) - jnp.log(self.sigma_min)
-        return NoiseLevel(t, jnp.ones_like(t), self.sigma_min * jnp.exp(ratio * t))
+        ratio = jnp.asarray(self.sigma_max / self.sigma_min, t.dtype)
+        return NoiseLevel(t, jnp.ones_like(t), self.sigma_min * jnp.power(ratio, t))
 
     def time(self, log_snr) -> Array:
         """log sigma is linear in t."""

@@ -60,7 +60,8 @@ def shifted(base: Schedule, shift) -> Shifted:
     For rectified flow this is sigma(t) = shift t / (1 + (shift - 1) t), the time shift of
     Stable Diffusion 3; for the cosine schedule it is the resolution shift of simple diffusion.
     The returned level carries the clock of the base, so that a network trained on the base can
-    be sampled on any shift of it.
+    be sampled on any shift of it. The way leads through the base's inverse, which in float32
+    costs a relative 5e-4 of 1 - r on a grid of 1000 steps.
 
     Args:
         base: any schedule. A clock that cannot pass t_max (`from_betas` without zero terminal

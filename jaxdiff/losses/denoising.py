@@ -1,0 +1,110 @@
+"""The loss that trains a denoiser: noise the data, ask the network, weight its squared error."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxdiff.arrays import check_range, event_mean
+from jaxdiff.denoiser import Denoiser
+from jaxdiff.gaussian import q_sample
+from jaxdiff.losses.times import Times, uniform
+from jaxdiff.losses.weights import Weight, on_output, simple
+from jaxdiff.parametrization import target
+from jaxdiff.typing import Schedule
+
+__all__ = ["denoising", "drop_cond"]
+
+
+def denoising(
+    key: Array,
+    denoiser: Denoiser,
+    x0: Array,
+    schedule: Schedule,
+    *,
+    cond: Any = None,
+    cond_dropout: Any = 0.0,
+    times: Times = uniform,
+    weight: Weight = simple,
+) -> tuple[Array, dict[str, Array]]:
+    """The weighted denoising loss of a batch.
+
+        mean_i importance_i w(t_i) mean over pixels of (y(x_t, t_i) - (a x_0 + b eps))**2
+
+    Args:
+        key: for times, noise, conditioning dropout and dropout in the network.
+        denoiser: a `Denoiser`; gradients flow to its params.
+        x0: [B, ...], float, the data.
+        schedule: the schedule.
+        cond: labels [B] (int) or vectors [B, D] (float), or a pytree of such; None keeps the
+            denoiser's own.
+        cond_dropout: [], in [0, 1], the probability with which an example trains without its
+            condition: labels become -1 and vectors 0, which networks take as none.
+        times: the time sampler.
+        weight: the weight, on whichever error it states.
+
+    Returns:
+        (loss [], {"per_example": [B] weighted losses with importance, "weighted": [B] without,
+        "t": [B]}).
+
+    Raises:
+        ValueError: integer data, an empty batch or one without an event axis, cond_dropout
+            outside [0, 1], or a condition the network does not take.
+        TypeError: a denoiser that has no `raw`.
+
+    Source: Ho et al. 2020, arXiv:2006.11239, algorithm 1; weights by Kingma and Gao 2023,
+        arXiv:2303.00848.
+    """
+    _check(denoiser, x0, cond_dropout)
+    key_t, key_noise, key_net, key_cond = jax.random.split(key, 4)
+    if cond is not None:
+        denoiser = denoiser.with_cond(drop_cond(key_cond, cond, cond_dropout))
+    t, importance = times(key_t, x0.shape[0], schedule)
+    level = schedule(t)
+    _, slope = jax.jvp(lambda t: schedule(t).log_snr, (t,), (jnp.ones_like(t),))
+    rate = (schedule.t_min - schedule.t_max) * slope
+    noise = jax.random.normal(key_noise, x0.shape, x0.dtype)
+    y = denoiser.raw(q_sample(x0, noise, level), level, key=key_net, train=True)
+    y = y[..., : x0.shape[-1]].astype(x0.dtype)
+    error = y - target(denoiser.parametrization, x0, noise, level)
+    scale = on_output(weight(level, rate), denoiser.parametrization, level).astype(x0.dtype)
+    weighted = scale * event_mean(error**2)
+    per_example = importance.astype(x0.dtype) * weighted
+    return jnp.mean(per_example), {"per_example": per_example, "weighted": weighted, "t": t}
+
+
+def drop_cond(key: Array, cond: Any, rate: Any) -> Any:
+    """Hides the condition of each example with probability `rate`.
+
+    Args:
+        key: a PRNG key.
+        cond: a pytree of [B, ...] arrays; integers become -1, floats 0.
+        rate: [], in [0, 1].
+
+    Returns:
+        cond with some examples hidden, all parts of an example together.
+
+    Source: Ho and Salimans 2022, arXiv:2207.12598, algorithm 1.
+    """
+    leaves = jax.tree.leaves(cond)
+    hidden = jax.random.bernoulli(key, rate, leaves[0].shape[:1])
+
+    def hide(leaf: Array) -> Array:
+        null = -1 if jnp.issubdtype(leaf.dtype, jnp.integer) else 0
+        shape = hidden.shape + (1,) * (leaf.ndim - 1)
+        return jnp.where(hidden.reshape(shape), jnp.asarray(null, leaf.dtype), leaf)
+
+    return jax.tree.map(hide, cond)
+
+
+def _check(denoiser: Any, x0: Array, cond_dropout: Any) -> None:
+    if not hasattr(denoiser, "raw"):
+        raise TypeError(f"denoiser must come from make_denoiser, got {type(denoiser).__name__}")
+    if not jnp.issubdtype(x0.dtype, jnp.floating):
+        raise ValueError(
+            f"x0 must be float, scaled to the range the model shall draw, got {x0.dtype}"
+        )
+    if x0.ndim < 2 or x0.size == 0:
+        raise ValueError(f"x0 must have shape [B, ...] with B >= 1, got {list(x0.shape)}")
+    check_range("cond_dropout", cond_dropout, 0, 1)
