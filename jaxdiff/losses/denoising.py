@@ -63,7 +63,8 @@ def denoising(
     t, importance = times(key_t, x0.shape[0], schedule)
     level = schedule(t)
     _, slope = jax.jvp(lambda t: schedule(t).log_snr, (t,), (jnp.ones_like(t),))
-    rate = (schedule.t_min - schedule.t_max) * slope
+    inside = (level.alpha > 0) & (level.sigma > 0)  # log SNR has no slope at its two ends
+    rate = jnp.where(inside, (schedule.t_min - schedule.t_max) * slope, 0)
     noise = jax.random.normal(key_noise, x0.shape, x0.dtype)
     y = denoiser.raw(q_sample(x0, noise, level), level, key=key_net, train=True)
     y = y[..., : x0.shape[-1]].astype(x0.dtype)

@@ -192,7 +192,7 @@ class Importance:
         p = self.probabilities()
         index = jax.random.choice(key_bin, p.shape[0], (n,), p=p)
         u = jax.random.uniform(key_inside, (n,), p.dtype)
-        return _clock(schedule, (index + u) / p.shape[0]), 1 / (p[index] * p.shape[0])
+        return _clock(schedule, (index.astype(u.dtype) + u) / p.shape[0]), 1 / (p[index] * p.shape[0])
 
 
 def importance(history: LossHistory, floor=1e-3) -> Importance:
