@@ -1,0 +1,63 @@
+"""What the batteries run over: a new schedule or parametrization is one row of a list here."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff import parametrization, schedules
+from jaxdiff.typing import CLEAN, NoiseLevel
+
+BETAS = {
+    "linear": schedules.linear_betas(),
+    "linear_100": schedules.linear_betas(100),
+    "scaled_linear": schedules.scaled_linear_betas(),
+    "sqrt_linear": schedules.sqrt_linear_betas(),
+    "cosine": schedules.cosine_betas(),
+    "sigmoid": schedules.sigmoid_betas(),
+    "su": schedules.su_betas(),
+    "zero_snr": schedules.rescale_to_zero_terminal_snr(schedules.linear_betas()),
+}
+
+SCHEDULES = {
+    "linear_vp": schedules.linear_vp(),
+    "cosine": schedules.cosine(),
+    "sub_vp": schedules.sub_vp(),
+    "ve": schedules.ve(),
+    "edm": schedules.edm(),
+    "rectified": schedules.rectified(),
+    "shifted_rectified": schedules.shifted(schedules.rectified(), 3.0),
+    "shifted_cosine": schedules.shifted(schedules.cosine(), 2.0),
+    "shifted_linear_vp": schedules.shifted(schedules.linear_vp(), 0.5),
+    "shifted_zero_snr": schedules.shifted(schedules.from_betas(BETAS["zero_snr"]), 2.0),
+    **{f"betas_{name}": schedules.from_betas(betas) for name, betas in BETAS.items()},
+}
+
+PARAMETRIZATIONS = {
+    **{name: parametrization.resolve(name) for name in parametrization.PARAMETRIZATIONS},
+    "edm_1.3": parametrization.edm(1.3),
+}
+
+
+def _rows(name, rows):
+    return pytest.mark.parametrize(name, [pytest.param(row, id=key) for key, row in rows.items()])
+
+
+each_schedule = _rows("schedule", SCHEDULES)
+each_betas = _rows("betas", BETAS)
+each_parametrization = _rows("parametrized", PARAMETRIZATIONS)
+
+
+def noisy_times(schedule) -> np.ndarray:
+    """Times from near the clean end to the noisy one itself; whole on chains of 1000."""
+    fractions = np.asarray([0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.99, 1.0])
+    low, high = float(schedule.t_min), float(schedule.t_max)
+    return low + (high - low) * fractions
+
+
+def pairs(schedule) -> tuple[NoiseLevel, NoiseLevel]:
+    """(t, s): all ordered pairs of the levels at `noisy_times` and the clean one, fields [P]."""
+    levels = schedule(jnp.asarray(noisy_times(schedule)))
+    levels = jax.tree.map(lambda clean, a: jnp.concatenate([jnp.full(1, clean), a]), CLEAN, levels)
+    t, s = np.tril_indices(len(levels.t), -1)
+    return jax.tree.map(lambda a: a[t], levels), jax.tree.map(lambda a: a[s], levels)
