@@ -1,0 +1,99 @@
+"""Optimisers of unit learning rate, and the learning rate as a function of progress.
+
+    lr_t = lr min(1, (t + 1) / warmup) decay(t / steps)
+
+The optimiser gives a direction; the learning rate is a traced hyperparameter of the state. So is
+the number of steps it decays over: a run that is given seconds instead of steps learns it under
+way without another compile, a checkpoint carries it, and a population may differ in it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+__all__ = ["Decay", "adam", "constant", "cosine", "learning_rate", "linear"]
+
+Decay = Callable[[Array], Array]
+"""From progress [] in [0, 1] to the factor [] in [0, 1] of the peak learning rate."""
+
+
+def constant(progress: Array) -> Array:
+    """No decay."""
+    return jnp.ones_like(progress)
+
+
+def linear(progress: Array) -> Array:
+    """1 - progress."""
+    return 1 - progress
+
+
+def cosine(progress: Array) -> Array:
+    """(1 + cos(pi progress)) / 2, without restarts.
+
+    Source: Loshchilov and Hutter 2017, arXiv:1608.03983, eq. 5 with eta_min = 0.
+    """
+    return (1 + jnp.cos(jnp.pi * progress)) / 2
+
+
+def learning_rate(step: Any, hyper: dict[str, Any], decay: Decay = constant) -> Array:
+    """lr min(1, (step + 1) / warmup) decay(step / steps).
+
+    Args:
+        step: [], counted from 0.
+        hyper: "lr", "warmup" (in steps; 0 is none) and "steps" (may be infinite), each [].
+        decay: one of `constant`, `linear`, `cosine`, or any such function.
+
+    Returns:
+        [], the learning rate of this step.
+    """
+    step = jnp.asarray(step, hyper["lr"].dtype)
+    progress = jnp.clip(step / hyper["steps"], 0, 1)
+    warm = jnp.minimum(1, (step + 1) / jnp.maximum(hyper["warmup"], 1))
+    return hyper["lr"] * warm * decay(progress)
+
+
+def adam(
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    clip: float | None = 1.0,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+    """Adam with decoupled weight decay and a clipped gradient, at learning rate 1.
+
+        g <- g min(1, clip / |g|),    update = -(m / (sqrt(v) + eps) + weight_decay params)
+
+    Args:
+        b1: the decay of the first moment, in [0, 1).
+        b2: the decay of the second, in [0, 1).
+        eps: what keeps the quotient finite, > 0.
+        clip: the largest global norm of the gradient, > 0; None clips nothing.
+        weight_decay: >= 0; scaled by the learning rate, as in AdamW.
+
+    Returns:
+        An optax GradientTransformation.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1; Loshchilov and Hutter 2019,
+    arXiv:1711.05101, algorithm 2.
+    """
+    for name, value in (("b1", b1), ("b2", b2)):
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be in [0, 1), got {value}")
+    if not eps > 0:
+        raise ValueError(f"eps must be positive, got {eps}")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be positive or None, got {clip}")
+    if not weight_decay >= 0:
+        raise ValueError(f"weight_decay must not be negative, got {weight_decay}")
+    parts = [optax.clip_by_global_norm(clip)] if clip is not None else []
+    parts.append(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
+    if weight_decay:
+        parts.append(optax.add_decayed_weights(weight_decay))
+    return optax.chain(*parts, optax.scale(-1.0))

@@ -1,0 +1,59 @@
+"""From metrics on the device to rows of a log."""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+__all__ = ["Record"]
+
+# Steps that may be under way: enough to keep a device busy, few enough that a signal is obeyed
+# within them and that the bar tells the truth.
+_AHEAD = 2
+
+
+class Record:
+    """Collects the metrics of steps; a row is their mean since the last row.
+
+    Attributes:
+        history: the rows so far.
+        loss: the last row's, None before the first.
+    """
+
+    def __init__(self, step: int, seconds: float = 0.0):
+        """Begins after `step` steps and `seconds` of training."""
+        self._step, self._began = step, time.monotonic() - seconds
+        self._pending: list[dict[str, Any]] = []
+        self.history: list[dict[str, float]] = []
+        self.loss: float | None = None
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        """Takes the metrics of one more step; waits for those of the one before the last."""
+        shaped = {name: np.shape(value) for name, value in metrics.items() if np.shape(value)}
+        if shaped:
+            raise ValueError(f"metrics must be scalars, got shapes {shaped}")
+        self._pending.append(metrics)
+        if len(self._pending) > _AHEAD:
+            jax.block_until_ready(self._pending[-1 - _AHEAD])
+
+    def row(self) -> dict[str, float] | None:
+        """The mean over the steps since the last row, None if there were none.
+
+        Raises:
+            FloatingPointError: the loss or the gradient of one of them is not finite.
+        """
+        if not self._pending:
+            return None
+        steps, self._pending = jax.device_get(self._pending), []
+        for number, metrics in enumerate(steps, self._step + 1):
+            for name in ("loss", "grad_norm"):
+                if not np.isfinite(metrics[name]):
+                    raise FloatingPointError(f"{name} is {metrics[name]} at step {number}")
+        self._step += len(steps)
+        means = {name: float(np.mean([m[name] for m in steps])) for name in sorted(steps[0])}
+        seconds = round(time.monotonic() - self._began, 3)
+        row = {"step": self._step, "seconds": seconds, "loss": means["loss"], **means}
+        self.history.append(row)
+        self.loss = row["loss"]
+        return row

@@ -1,0 +1,113 @@
+"""A run directory: what it holds, and the small files in it.
+
+RUN/config.json    the run's config, and the number of steps it goes to
+RUN/log.csv        a row for every so many steps
+RUN/checkpoints/   one folder a checkpoint (see `checkpoint`)
+"""
+
+import contextlib
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+__all__ = ["CsvLog", "atomic", "checkpoints", "log", "read_config", "read_log", "write_config"]
+
+
+def checkpoints(run: str | Path) -> Path:
+    """Where a run's checkpoints lie."""
+    return Path(run) / "checkpoints"
+
+
+def log(run: str | Path) -> Path:
+    """Where a run's log lies."""
+    return Path(run) / "log.csv"
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A path beside `path` to write to, moved onto it at the end; on an error, removed."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_config(run: str | Path, config: Mapping[str, Any], total: int | None = None) -> None:
+    """Writes config.json: {"config": config, "total_steps": total}, None while undecided."""
+    with atomic(Path(run) / "config.json") as part:
+        part.write_text(json.dumps({"config": config, "total_steps": total}, indent=2) + "\n")
+
+
+def read_config(run: str | Path) -> tuple[dict[str, Any], int | None]:
+    """Reads what `write_config` wrote.
+
+    Returns:
+        (config, total steps or None).
+
+    Raises:
+        FileNotFoundError: `run` is no run directory.
+        ValueError: the file is not such a JSON.
+    """
+    path = Path(run) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{run} is not a run directory: there is no {path}")
+    try:
+        record = json.loads(path.read_text())
+        return record["config"], record["total_steps"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
+
+
+def read_log(run: str | Path) -> list[dict[str, float]]:
+    """The rows of log.csv, [] if there is none; a last line that was cut off is left out."""
+    if not log(run).is_file():
+        return []
+    with log(run).open(newline="") as file:
+        header, *lines = list(csv.reader(file)) or [[]]
+    whole = [line for line in lines if len(line) == len(header) and all(line)]
+    rows = [dict(zip(header, map(float, line), strict=True)) for line in whole]
+    return [{**row, "step": int(row["step"])} for row in rows]
+
+
+class CsvLog:
+    """log.csv being appended to; its columns are those of its first row."""
+
+    def __init__(self, run: str | Path, *, step: int = 0):
+        """Opens the log of a run that goes on from `step`: later rows are dropped."""
+        rows = [row for row in read_log(run) if row["step"] <= step]
+        self.seconds: float = rows[-1]["seconds"] if rows else 0.0
+        self._columns = list(rows[0]) if rows else None
+        with atomic(log(run)) as part, part.open("w", newline="") as file:
+            if rows:
+                writer = csv.DictWriter(file, self._columns)
+                writer.writeheader()
+                writer.writerows(rows)
+        self._file: TextIO = log(run).open("a", newline="")
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """Appends a row at once; a ValueError if it has other columns than the log."""
+        if self._columns is None:
+            self._columns = list(row)
+            csv.writer(self._file).writerow(self._columns)
+        if set(row) != set(self._columns):
+            raise ValueError(f"log columns are {self._columns}, got a row of {list(row)}")
+        csv.DictWriter(self._file, self._columns).writerow(row)
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
