@@ -67,9 +67,10 @@ def evaluate(
         )
     ours, theirs, real = (features.pixels(x) for x in (samples, train, heldout))
     counts = (len(ours), len(theirs), len(real))
+    pca, bandwidth = features.fit_pca(real, pca_dims), mmd.median_distance(real)
     table = zip(
-        _compare(ours, real, k, pca_dims) + _nearness(ours, theirs, real, quantile),
-        _compare(theirs, real, k, pca_dims) + _nearness(real, theirs, real, quantile),
+        _compare(ours, real, k, pca, bandwidth) + _nearness(ours, theirs, real, quantile),
+        _compare(theirs, real, k, pca, bandwidth) + _nearness(real, theirs, real, quantile),
         strict=True,
     )
     return tuple(
@@ -79,12 +80,10 @@ def evaluate(
 
 
 def _compare(
-    x: np.ndarray, real: np.ndarray, k: int, pca_dims: int
+    x: np.ndarray, real: np.ndarray, k: int, pca: features.PCA, bandwidth: float
 ) -> list[tuple[str, float, str]]:
     """(metric, value, better) of what compares two sets."""
-    pca = features.fit_pca(real, pca_dims)
     dims = len(pca.axes)
-    bandwidth = mmd.median_distance(real)
     precision, recall = manifold.precision_recall(x, real, k=k)
     return [
         ("Frechet distance, pixels", frechet.frechet_distance(x, real), "lower"),

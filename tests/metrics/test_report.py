@@ -55,6 +55,13 @@ def test_every_row_states_its_numbers_and_its_floor():
     x, train, real = (metrics.pixels(z) for z in (DIGITS[:500], TRAIN, HELDOUT))
     assert rows[0].value == metrics.frechet_distance(x, real)
     assert rows[0].floor == metrics.frechet_distance(train, real)
+    pca = metrics.fit_pca(real, 16)
+    assert rows[1].value == metrics.frechet_distance(pca(x), pca(real))
+    assert rows[1].floor == metrics.frechet_distance(pca(train), pca(real))
+    width = metrics.rbf(metrics.median_distance(real))
+    assert [row.value for row in rows[2:4]] == [
+        metrics.mmd2(x, real, kernel) for kernel in (metrics.polynomial(), width)
+    ]
     assert (rows[4].value, rows[5].value) == metrics.precision_recall(x, real)
     assert (rows[4].floor, rows[5].floor) == metrics.precision_recall(train, real)
     assert rows[7].value == metrics.find_copies(x, train, real).share
