@@ -3,6 +3,7 @@
 from jaxdiff.training import checkpoint, ema, optim, rundir
 from jaxdiff.training.checkpoint import Checkpoints, latest_step, restore
 from jaxdiff.training.loop import Fit, fit
+from jaxdiff.training.objective import denoising_loss, importance_denoising_loss
 from jaxdiff.training.optim import adam
 from jaxdiff.training.state import TrainState, init_state
 from jaxdiff.training.step import make_train_step
@@ -13,8 +14,10 @@ __all__ = [
     "TrainState",
     "adam",
     "checkpoint",
+    "denoising_loss",
     "ema",
     "fit",
+    "importance_denoising_loss",
     "init_state",
     "latest_step",
     "make_train_step",

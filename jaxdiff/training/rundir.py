@@ -5,16 +5,17 @@ RUN/log.csv        a row for every so many steps
 RUN/checkpoints/   one folder a checkpoint (see `checkpoint`)
 """
 
-import contextlib
 import csv
+import io
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-__all__ = ["CsvLog", "atomic", "checkpoints", "log", "read_config", "read_log", "write_config"]
+from jaxdiff.data import files
+
+__all__ = ["CsvLog", "checkpoints", "log", "read_config", "read_log", "write_config"]
 
 
 def checkpoints(run: str | Path) -> Path:
@@ -27,22 +28,11 @@ def log(run: str | Path) -> Path:
     return Path(run) / "log.csv"
 
 
-@contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to, moved onto it at the end; on an error, removed."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def write_config(run: str | Path, config: Mapping[str, Any], total: int | None = None) -> None:
     """Writes config.json: {"config": config, "total_steps": total}, None while undecided."""
-    with atomic(Path(run) / "config.json") as part:
-        part.write_text(json.dumps({"config": config, "total_steps": total}, indent=2) + "\n")
+    text = json.dumps({"config": config, "total_steps": total}, indent=2) + "\n"
+    with files.replacing(Path(run) / "config.json") as file:
+        file.write(text.encode())
 
 
 def read_config(run: str | Path) -> tuple[dict[str, Any], int | None]:
@@ -84,11 +74,13 @@ class CsvLog:
         rows = [row for row in read_log(run) if row["step"] <= step]
         self.seconds: float = rows[-1]["seconds"] if rows else 0.0
         self._columns = list(rows[0]) if rows else None
-        with atomic(log(run)) as part, part.open("w", newline="") as file:
-            if rows:
-                writer = csv.DictWriter(file, self._columns)
-                writer.writeheader()
-                writer.writerows(rows)
+        kept = io.StringIO(newline="")
+        if rows:
+            writer = csv.DictWriter(kept, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        with files.replacing(log(run)) as file:
+            file.write(kept.getvalue().encode())
         self._file: TextIO = log(run).open("a", newline="")
 
     def write(self, row: Mapping[str, float]) -> None:

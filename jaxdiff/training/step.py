@@ -44,8 +44,9 @@ def make_train_step(
         accumulate: in how many microbatches a batch is taken, each with its own key, its
             gradients averaged; the batch size must be a multiple.
         axis_name: the mapped axis that the batch is split over, under `shard_map` or `pmap`.
-            Gradients, metrics and `aux` are averaged over it; each device draws with its own key.
-            None under plain `jit`, sharded or not.
+            Gradients, metrics and the floats of `aux` are averaged over it, the whole numbers of
+            `aux` (counts) take their maximum; each device draws with its own key. None under
+            plain `jit`, sharded or not.
 
     Returns:
         The step. Its metrics are "loss", "grad_norm" (before clipping), "lr", and loss_fn's.
@@ -68,7 +69,8 @@ def make_train_step(
         objective = _objective(loss_fn, state.hyper, accumulate)
         grads, metrics, aux = objective(params, batch, key, aux)
         if axis_name is not None:
-            grads, metrics, aux = jax.lax.pmean((grads, metrics, aux), axis_name)
+            grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
+            aux = jax.tree.map(lambda a: _agree(a, axis_name), aux)
         lr = optim.learning_rate(state.step, state.hyper, decay)
         metrics = {**metrics, "grad_norm": optax.tree.norm(grads), "lr": lr}
         return _apply(state, optimizer, grads, aux, lr), metrics
@@ -89,6 +91,12 @@ def _apply(state: TrainState, optimizer: Any, grads: Any, aux: Any, lr: Array) -
         hyper=state.hyper,
         aux=aux,
     )
+
+
+def _agree(a: Array, axis_name: str) -> Array:
+    """One value of a carried statistic for all devices."""
+    mean = jnp.issubdtype(a.dtype, jnp.floating)
+    return (jax.lax.pmean if mean else jax.lax.pmax)(a, axis_name)
 
 
 def _objective(loss_fn: LossFn, hyper: dict[str, Any], accumulate: int) -> Callable:
