@@ -108,7 +108,9 @@ def _check_levels(levels: NoiseLevel) -> None:
         raise ValueError(f"only the last level may be clean, got sigma = 0 at {sigma.argmin()}")
     if np.any((alpha <= 0) & (sigma <= 0)):
         raise ValueError("levels must hold signal or noise, got alpha = sigma = 0")
-    _check_falling("levels (as sigma / alpha)", np.arctan2(sigma, alpha))
+    with np.errstate(divide="ignore"):
+        ratio = np.log(sigma.astype(np.float64)) - np.log(alpha.astype(np.float64))
+    _check_falling("levels (as log(sigma / alpha))", ratio)
 
 
 def _check_falling(name: str, values: Any) -> None:

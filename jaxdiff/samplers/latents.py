@@ -2,9 +2,13 @@
 
     d(x / alpha) = eps d(sigma / alpha)
 
-is the probability flow in its own clock. DDIM is its Euler step, in either direction. Upwards it
-begins at data, where sigma = 0 and no network can be asked: the first slope is therefore taken at
-the first noisy level, at the point where Euler would have put x.
+is the probability flow in its own clock. Euler from s to t reads
+
+    x_t = (alpha_t / alpha_s) x_s + (sigma_t - alpha_t sigma_s / alpha_s) eps(x_s, s)
+
+which is DDIM, in either direction, and does not mind alpha_t = 0. Upwards it begins at data, where
+sigma = 0 and no network can be asked: the first slope is therefore taken at the first noisy level,
+at the point alpha_t x_0.
 """
 
 import functools
@@ -17,6 +21,7 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.arrays import check_range, expand_to
+from jaxdiff.denoiser import Denoiser
 from jaxdiff.typing import Denoise, Grid, NoiseLevel
 
 __all__ = ["circular", "ddim_encode", "heun_encode", "slerp"]
@@ -24,8 +29,6 @@ __all__ = ["circular", "ddim_encode", "heun_encode", "slerp"]
 
 def ddim_encode(denoise: Denoise, grid: Grid, x_0: Array) -> Array:
     """The latent x_T of data by Euler steps up the grid, the inverse of `ddim(eta=0.)`.
-
-        x_t / alpha_t = x_s / alpha_s + (sigma_t / alpha_t - sigma_s / alpha_s) eps(x_s, s)
 
     Encoding and decoding undo each other to O(1/K).
 
@@ -38,11 +41,11 @@ def ddim_encode(denoise: Denoise, grid: Grid, x_0: Array) -> Array:
         x_T, [B, ...].
 
     Raises:
-        ValueError: alpha = 0 on the grid (the clock sigma / alpha ends there), or a bad x_0.
+        ValueError: an x_0 that is no float batch, or a grid the parametrization refuses.
 
     Source: Song et al. 2021, arXiv:2010.02502, section 4.3, eq. 14.
     """
-    _check(grid, x_0)
+    _check(denoise, grid, x_0)
     return _climb(arrays.as_pytree(denoise), grid, x_0, second_order=False)
 
 
@@ -53,7 +56,7 @@ def heun_encode(denoise: Denoise, grid: Grid, x_0: Array) -> Array:
 
     Source: Karras et al. 2022, arXiv:2206.00364, algorithm 1, run upwards.
     """
-    _check(grid, x_0)
+    _check(denoise, grid, x_0)
     return _climb(arrays.as_pytree(denoise), grid, x_0, second_order=True)
 
 
@@ -61,40 +64,29 @@ def heun_encode(denoise: Denoise, grid: Grid, x_0: Array) -> Array:
 def _climb(denoise: Denoise, grid: Grid, x_0: Array, *, second_order: bool) -> Array:
     t, s = jax.tree.map(lambda a: a[::-1], grid.pairs)
 
-    def slope(scaled: Array, level: NoiseLevel) -> Array:
-        return denoise(expand_to(level.alpha, scaled) * scaled, level).eps
-
-    def body(scaled, pair):
+    def body(x, pair):
         t, s = pair
-        padding = t.sigma <= 0
+        padding, clean = t.sigma <= 0, s.sigma <= 0
         t = t._replace(sigma=jnp.where(padding, 1, t.sigma))
-        clean = s.sigma <= 0
+        fall, rise = t.alpha / s.alpha, t.sigma - t.alpha * s.sigma / s.alpha
+        fall, rise = expand_to(fall, x), expand_to(rise, x)
         start = NoiseLevel(*(jnp.where(clean, a, b) for a, b in zip(t, s, strict=True)))
-        rise = expand_to(t.sigma / t.alpha - s.sigma / s.alpha, scaled)
-        first = slope(scaled, start)
-        up = scaled + rise * first
+        slope = denoise(jnp.where(clean, fall, 1) * x, start).eps
+        up = fall * x + rise * slope
         if second_order:
-            up = scaled + rise * jnp.where(clean, 1, 0.5) * _sum(first, slope(up, t), clean)
-        return jnp.where(padding, scaled, up), None
+            later = denoise(up, t).eps
+            up = fall * x + rise * jnp.where(clean, later, 0.5 * (slope + later))
+        return jnp.where(padding, x, up), None
 
-    scaled, _ = jax.lax.scan(body, x_0 / grid.levels.alpha[-1].astype(x_0.dtype), (t, s))
-    return grid.levels.alpha[0].astype(x_0.dtype) * scaled
-
-
-def _sum(first: Array, second: Array, clean: Array) -> Array:
-    """Both slopes, or the later alone where the earlier was no slope at s."""
-    return jnp.where(clean, 0, 1) * first + second
+    return jax.lax.scan(body, x_0, (t, s))[0]
 
 
-def _check(grid: Grid, x_0: Array) -> None:
+def _check(denoise: Denoise, grid: Grid, x_0: Array) -> None:
     if x_0.ndim < 1 or x_0.size == 0 or x_0.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(f"x_0 must be float [B, ...], got {x_0.dtype}{list(x_0.shape)}")
-    alpha = arrays.concrete(grid.levels.alpha)
-    if alpha is not None and np.any(alpha <= 0):
-        raise ValueError(
-            "encoding runs in the clock sigma / alpha, got alpha = 0 on the grid: begin it below"
-            " t_max, for instance with from_steps"
-        )
+    for part in jax.tree.leaves(denoise, is_leaf=lambda node: isinstance(node, Denoiser)):
+        if isinstance(part, Denoiser):
+            part.check(grid.levels)
 
 
 def slerp(a: Array, b: Array, fraction: Any) -> Array:
