@@ -113,7 +113,7 @@ def fit(
                 total = budget.measure(step, time.monotonic())
                 state = files.plan(state, total)
             if step % log_every == 0:
-                files.write(record.row())
+                files.write(record)
             if step % save_every == 0:
                 files.save(record, state, step)
             if bar is not None:
@@ -167,7 +167,7 @@ class _Files:
 
     @property
     def resumed(self) -> bool:
-        """Whether there was, or by now is, a checkpoint."""
+        """Whether there is a checkpoint."""
         return self._newest is not None
 
     def restored(self, state: TrainState) -> TrainState:
@@ -184,14 +184,19 @@ class _Files:
         hyper = {**state.hyper, "steps": jnp.full_like(state.hyper["steps"], total)}
         return TrainState(**{**vars(state), "hyper": hyper})
 
-    def write(self, row: dict[str, float] | None) -> None:
+    def write(self, record: Record) -> None:
         """Appends a row to the log."""
+        try:
+            row = record.row()
+        except FloatingPointError as error:
+            kept = f"that of step {self._newest}" if self.resumed else "none"
+            raise FloatingPointError(f"{error}; the last good checkpoint is {kept}") from error
         if self._log is not None and row is not None:
             self._log.write(row)
 
     def save(self, record: Record, state: TrainState, step: int) -> None:
         """Saves a checkpoint, once it is known that all steps up to it were finite."""
-        self.write(record.row())
+        self.write(record)
         if self._checkpoints is not None and step != self._newest:
             self._checkpoints.save(step, state, self._config)
             self._newest = step

@@ -1,0 +1,76 @@
+"""The command line: `jaxdiff train`, `sample`, `evaluate`, `inspect`.
+
+A command is a module here with `main(arguments) -> exit status`; it is imported when it is called.
+Mistakes of the user end with one line on stderr and status 2, Ctrl-C with 130.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: dict[str, str] = {
+    "train": "train a model on digits or on a file, into a run directory",
+    "sample": "draw samples from a run, as .npz and as a picture",
+    "evaluate": "compare samples with real data: distances, precision, recall, copies",
+    "inspect": "show what a run directory holds",
+}
+
+_HELP = """\
+usage: jaxdiff COMMAND ...
+
+Diffusion models in JAX, from data to samples.
+
+{commands}
+
+  jaxdiff COMMAND --help    all options of a command
+  jaxdiff --version
+
+A first run, some minutes on a laptop:
+
+  jaxdiff train digits --out run --seconds 300
+  jaxdiff sample run --n 900 --out samples.npz --plot samples.png
+  jaxdiff evaluate run --samples samples.npz
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: what follows `jaxdiff`; that of the process unless given.
+
+    Returns:
+        The exit status: 0 done (or stopped by SIGTERM, saved), 2 a mistake that was named on
+        stderr, 130 stopped by Ctrl-C.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command, rest = (given[0], given[1:]) if given else ("--help", [])
+    if command in ("-h", "--help"):
+        lines = "\n".join(f"  {name:9} {what}" for name, what in COMMANDS.items())
+        sys.stdout.write(_HELP.format(commands=lines))
+        return 0
+    if command == "--version":
+        sys.stdout.write(f"{metadata.version('jaxdiff')}\n")
+        return 0
+    if command not in COMMANDS:
+        return _fail("jaxdiff", f"command must be one of {', '.join(COMMANDS)}, got {command!r}")
+    try:
+        return importlib.import_module(f"jaxdiff.cli.{command}").main(rest)
+    except SystemExit as ending:  # the parser's, after --help or a mistake that it has explained
+        return ending.code if isinstance(ending.code, int) else 2
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _fail(f"jaxdiff {command}", f"{error.strerror or error}{where}")
+    except (ValueError, FloatingPointError) as error:
+        return _fail(f"jaxdiff {command}", str(error))
+
+
+def _fail(who: str, what: str) -> int:
+    """One line on stderr, whatever the message."""
+    sys.stderr.write(f"{who}: error: {' '.join(what.split())}\n")
+    return 2

@@ -1,0 +1,65 @@
+"""`jaxdiff inspect`: what a run directory holds."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from jaxdiff import config as configs
+from jaxdiff.cli import runs
+from jaxdiff.config import build
+from jaxdiff.training import checkpoint, rundir
+
+__all__ = ["main"]
+
+_LAST = 5  # rows of the log
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspect:
+    """Show a run: its configuration, parameters by module, last losses, checkpoints."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The run directory."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; see `jaxdiff.cli.main`."""
+    args = tyro.cli(Inspect, prog="jaxdiff inspect", args=arguments)
+    run = runs.open_run(args.run)
+    console = Console()
+    for name, part in configs.to_json(run.config).items():
+        console.print(f"{name:16} {json.dumps(part)}", highlight=False, soft_wrap=True)
+    console.print(_parameters(run.abstract.params["params"]))
+    console.print(_losses(rundir.read_log(args.run)))
+    found = checkpoint.finished_steps(rundir.checkpoints(args.run))
+    total = "not known yet" if run.total is None else run.total
+    console.print(f"steps: {found[-1] if found else 0} of {total}", highlight=False)
+    console.print(f"checkpoints: {', '.join(map(str, found)) or 'none'}", highlight=False)
+    return 0
+
+
+def _parameters(params: dict) -> Table:
+    """Parameters by module."""
+    table = Table("module", title="parameters")
+    table.add_column("parameters", justify="right")
+    for name, part in params.items():
+        table.add_row(name, f"{build.count_parameters(part):,}")
+    table.add_section()
+    table.add_row("total", f"{build.count_parameters(params):,}")
+    return table
+
+
+def _losses(rows: list[dict[str, float]]) -> Table:
+    """The last rows of the log."""
+    table = Table(title="log")
+    for name in rows[0] if rows else ("step", "loss"):
+        table.add_column(name, justify="right")
+    for row in rows[-_LAST:]:
+        table.add_row(*(f"{value:.5g}" for value in row.values()))
+    return table

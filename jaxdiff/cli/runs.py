@@ -1,0 +1,45 @@
+"""Opening a run directory to read from it."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxdiff import config as configs
+from jaxdiff import training
+from jaxdiff.config import Config, build
+from jaxdiff.training import rundir
+
+__all__ = ["Run", "open_run"]
+
+
+class Run(NamedTuple):
+    """A run directory.
+
+    Attributes:
+        path: where it is.
+        config: its configuration.
+        total: the number of steps it goes to, None while unknown.
+        abstract: shapes and dtypes of its state.
+    """
+
+    path: Path
+    config: Config
+    total: int | None
+    abstract: Any
+
+    def restore(self, step: int | None = None) -> training.TrainState:
+        """The state of a checkpoint, the newest unless a step is given."""
+        return training.restore(rundir.checkpoints(self.path), self.abstract, step)
+
+
+def open_run(path: Path) -> Run:
+    """Reads a run's configuration.
+
+    Raises:
+        FileNotFoundError: it is no run directory.
+        ValueError: its configuration is damaged or of another version.
+    """
+    values, total = rundir.read_config(path)
+    config = configs.from_json(values)
+    return Run(path, config, total, jax.eval_shape(lambda: build.build_state(config)))

@@ -1,0 +1,152 @@
+"""`jaxdiff sample`: from a run directory to images."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from jaxdiff import plots
+from jaxdiff.cli import runs
+from jaxdiff.config import build
+from jaxdiff.config.fields import GridName, SamplerName
+from jaxdiff.data import npz
+from jaxdiff.samplers import example_keys, sample
+
+__all__ = ["main"]
+
+_SHOWN = 100  # images in a picture, which is to be looked at whole
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Draw samples from the model in a run directory.
+
+    Writes an .npz file with x: float32 [N,H,W,C] (or [N,D]) in [-1, 1], and y: [N] where the
+    model is conditioned on labels. Example i depends on the seed and on i alone: neither N nor
+    the chunk changes it.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The run directory."""
+    out: Path
+    """The .npz file to write."""
+    n: int = 64
+    """How many."""
+    sampler: SamplerName | None = None
+    """The sampler; the run's configuration says which unless given."""
+    steps: int | None = None
+    """Its number of steps."""
+    eta: float | None = None
+    """How much noise its steps add, for those that know it: 0 none, 1 as DDPM."""
+    grid: GridName | None = None
+    """Which levels it visits."""
+    label: int | None = None
+    """The class to draw; all classes in the proportions of the data unless given."""
+    seed: int = 0
+    """Of all noise."""
+    plot: Path | None = None
+    """A picture of the first samples to write, .png, .pdf or .svg."""
+    raw: bool = False
+    """Use the parameters themselves instead of their average."""
+    checkpoint: int | None = None
+    """The step of the checkpoint to use; the newest unless given."""
+    chunk: int = 256
+    """How many are drawn at once."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; see `jaxdiff.cli.main`."""
+    args = tyro.cli(Sample, prog="jaxdiff sample", args=arguments)
+    _check(args)
+    run = runs.open_run(args.run)
+    labels = _labels(args, run.config.data.label_counts)
+    part = run.config.sampling
+    sampler = build.build_sampler(args.sampler or part.sampler, eta=args.eta)
+    grid = build.build_grid(run.config, args.grid or part.grid, args.steps or part.steps)
+    state = run.restore(args.checkpoint)
+    weights = state.params if args.raw else state.ema
+    x = _draw(args, run, weights, sampler, grid, labels)
+    npz.write(args.out, x, labels)
+    if args.plot is not None:
+        _plot(args, x, labels)
+    written = " and ".join(str(path) for path in (args.out, args.plot) if path is not None)
+    Console(stderr=True).print(
+        f"{args.n} samples of step {int(state.step)} in {written}", highlight=False
+    )
+    return 0
+
+
+def _check(args: Sample) -> None:
+    for name in ("n", "steps", "chunk"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}")
+    if args.out.suffix != ".npz":
+        raise ValueError(f"--out must end in .npz, got {args.out}")
+    if args.plot is not None and args.plot.suffix.removeprefix(".") not in plots.FORMATS:
+        raise ValueError(f"--plot must end in one of {plots.FORMATS}, got {args.plot}")
+    for path in (args.out, args.plot):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise FileNotFoundError(f"there is no directory {path.parent} to write {path.name} in")
+
+
+def _labels(args: Sample, counts: tuple[int, ...]) -> np.ndarray | None:
+    """The label of each sample, None for an unconditional model."""
+    if not counts:
+        if args.label is not None:
+            raise ValueError(f"--label {args.label}: the model was trained without labels")
+        return None
+    if args.label is None:
+        return _spread_labels(counts, args.n)
+    if not 0 <= args.label < len(counts):
+        raise ValueError(f"--label must be in 0..{len(counts) - 1}, got {args.label}")
+    return np.full(args.n, args.label, np.int32)
+
+
+def _spread_labels(counts: tuple[int, ...], n: int) -> np.ndarray:
+    """Labels in the proportions of `counts`, evenly from the first few on; entry i alone by i.
+
+    The fractional parts of i times the golden ratio fill [0, 1) as evenly as any sequence.
+    """
+    place = np.arange(n) * ((np.sqrt(5) - 1) / 2) % 1
+    share = np.cumsum(counts) / np.sum(counts)
+    return np.searchsorted(share, place, side="right").astype(np.int32)
+
+
+def _draw(
+    args: Sample, run: runs.Run, weights: Any, sampler: Any, grid: Any, labels: Any
+) -> np.ndarray:
+    """[N, ...] in [-1, 1], chunk by chunk, all chunks of one size so that one program does."""
+    size = min(args.chunk, args.n)
+    parts = []
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("sampling", total=args.n)
+        for first in range(0, args.n, size):
+            keys = example_keys(jax.random.key(args.seed), size, first)
+            chosen = None
+            if labels is not None:
+                chosen = jnp.asarray(np.resize(labels[first : first + size], size))
+            denoise = build.build_denoise(run.config, weights, chosen)
+            x = sample(keys, denoise, grid, (size, *run.config.data.shape), sampler=sampler)
+            parts.append(np.asarray(x))
+            bar.advance(task, size)
+    x = np.concatenate(parts)[: args.n]
+    if not np.isfinite(x).all():
+        raise FloatingPointError("samples are not finite: the model or the sampler diverged")
+    return np.clip(x, -1, 1)
+
+
+def _plot(args: Sample, x: np.ndarray, labels: np.ndarray | None) -> None:
+    if x.ndim == 2:
+        plots.scatter({"samples": x[:, :2]}, args.plot)
+        return
+    shown = None if labels is None else labels[:_SHOWN].tolist()
+    plots.sample_grid(x[:_SHOWN], args.plot, labels=shown)

@@ -1,0 +1,173 @@
+"""`jaxdiff train`: from data to a run directory."""
+
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import tyro
+from rich.console import Console
+
+from jaxdiff import config as configs
+from jaxdiff import data, training
+from jaxdiff.config import Config, build
+from jaxdiff.training import rundir
+
+__all__ = ["main"]
+
+# What may be changed on a resume: the rest fixes the numbers of a run.
+_FREE = ("training.steps", "training.seconds", "training.log_every", "training.save_every")
+_FREE += ("training.keep", "data.source", "sampling.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a diffusion model on DATA, into a run directory.
+
+    DATA is "digits" (8x8 images that come along) or an .npz file with x: [N,H,W,C], [N,H,W] or
+    [N,D], uint8 or floats in [-1, 1], and if wanted labels y: [N]. A preset is a recipe, chosen
+    by the data unless named; every value of it can be set by its dotted name, as listed below.
+    Ctrl-C and SIGTERM save a checkpoint and end; the same command with --resume goes on.
+    """
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """"digits" or a path; comes first."""
+    out: Path | None = None
+    """The run directory to write: config.json, log.csv, checkpoints/."""
+    preset: Literal[tuple(configs.PRESETS)] | None = None  # type: ignore[valid-type]
+    """The recipe to begin from."""
+    steps: int | None = None
+    """How many steps to train."""
+    seconds: float | None = None
+    """How long to train instead, compilation included."""
+    seed: int | None = None
+    """Of parameters, noise and the order of the data."""
+    resume: bool = False
+    """Go on with the run in --out, or begin if there is none."""
+    dry_run: bool = False
+    """Print the resolved configuration, train nothing."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; see `jaxdiff.cli.main`."""
+    base, stored = _base(list(arguments))
+    args = tyro.cli(
+        tyro.conf.AvoidSubcommands[Train],
+        prog="jaxdiff train",
+        args=arguments,
+        default=Train(data=tyro.MISSING, config=base),
+    )
+    config, dataset = build.build_data(_resolved(args))
+    if stored is not None:
+        _check_unchanged(stored, config)
+    abstract = jax.eval_shape(lambda: build.build_state(config))
+    step = build.build_step(config)
+    if args.dry_run:
+        sys.stdout.write(f"{json.dumps(configs.to_json(config), indent=2)}\n")
+        return 0
+    if args.out is None:
+        raise ValueError("--out RUN is needed: the directory to write the run to")
+    console = Console(stderr=True)
+    size = build.count_parameters(abstract.params)
+    console.print(
+        f"{len(dataset)} examples {list(config.data.shape)} of {args.data}, preset "
+        f"{config.preset}, {size:,} parameters, {jax.device_count()} x {jax.default_backend()}",
+        highlight=False,
+    )
+    return _run(args, config, dataset, step, console)
+
+
+def _base(arguments: list[str]) -> tuple[Config, Config | None]:
+    """The configuration that flags override; and the run's own, where one is resumed.
+
+    The flags there are depend on it (networks have different fields), so it is found out before
+    they are parsed.
+    """
+    named, out = (_value_of(flag, arguments) for flag in ("--preset", "--out"))
+    if "--resume" in arguments and out and (Path(out) / "config.json").is_file():
+        stored = configs.from_json(rundir.read_config(out)[0])
+        if named not in (None, stored.preset):
+            raise ValueError(f"--preset {named}: {out} was begun with preset {stored.preset}")
+        return stored, stored
+    if named is not None:
+        return configs.preset(named), None
+    if not arguments or arguments[0].startswith("-"):
+        if "--help" in arguments or "-h" in arguments or not arguments:
+            return configs.preset("digits"), None
+        raise ValueError("DATA comes first: jaxdiff train DATA --out RUN ...")
+    return configs.preset(configs.preset_for(_shape_of(arguments[0]))), None
+
+
+def _value_of(flag: str, arguments: list[str]) -> str | None:
+    for here, there in zip(arguments, [*arguments[1:], None], strict=True):
+        if here == flag:
+            return there
+        if here.startswith(f"{flag}="):
+            return here.removeprefix(f"{flag}=")
+    return None
+
+
+def _shape_of(source: str) -> tuple[int, ...]:
+    """The shape of an example; images, if the data cannot be read without further options."""
+    try:
+        return data.load(source).example_shape
+    except ValueError:
+        return (32, 32, 3)
+
+
+def _resolved(args: Train) -> Config:
+    """The configuration with the short flags in it."""
+    if args.steps is not None and args.seconds is not None:
+        raise ValueError(f"give --steps or --seconds, got both: {args.steps} and {args.seconds}")
+    changed: dict[str, Any] = {} if args.seed is None else {"seed": args.seed}
+    if args.steps is not None or args.seconds is not None:
+        changed |= {"steps": args.steps, "seconds": args.seconds}
+    config = args.config
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, source=args.data),
+        training=dataclasses.replace(config.training, **changed),
+    )
+
+
+def _check_unchanged(stored: Config, config: Config) -> None:
+    changed = configs.changes(stored, config).items()
+    fixed = [f"{name} {old} -> {new}" for name, (old, new) in changed if not name.startswith(_FREE)]
+    if fixed:
+        raise ValueError(f"a resumed run keeps its configuration, got {'; '.join(fixed)}")
+
+
+def _run(args: Train, config: Config, dataset: Any, step: Any, console: Console) -> int:
+    """Trains, and says what came of it."""
+    part = config.training
+    done = training.fit(
+        step,
+        jax.jit(lambda: build.build_state(config))(),
+        dataset,
+        steps=part.steps,
+        seconds=part.seconds,
+        out=args.out,
+        config=configs.to_json(config),
+        resume=args.resume,
+        log_every=part.log_every,
+        save_every=part.save_every,
+        keep=part.keep,
+    )
+    number = int(done.state.step)
+    if done.signal is not None:
+        name = signal.Signals(done.signal).name
+        console.print(f"{name}: saved at step {number}; --resume goes on", highlight=False)
+        return 130 if done.signal == signal.SIGINT else 0
+    last = rundir.read_log(args.out)[-1]
+    console.print(
+        f"{number} steps in {last['seconds']:.0f} s, loss {last['loss']:.4f}, in {args.out}",
+        f"next: jaxdiff sample {args.out} --out samples.npz --plot samples.png",
+        sep="\n",
+        highlight=False,
+    )
+    return 0

@@ -1,0 +1,46 @@
+"""Configurations: typed values, recipes by name, JSON, and (in `config.build`) what they mean.
+
+`build` imports networks and optimisers and is therefore imported by name.
+"""
+
+from jaxdiff.config.codec import changes, from_json, to_json
+from jaxdiff.config.fields import (
+    GRIDS,
+    MODELS,
+    SCHEDULES,
+    Config,
+    DataConfig,
+    DiTConfig,
+    LossConfig,
+    MLPConfig,
+    OptimizerConfig,
+    ParametrizationConfig,
+    SamplingConfig,
+    ScheduleConfig,
+    TrainingConfig,
+    UNetConfig,
+)
+from jaxdiff.config.presets import PRESETS, preset, preset_for
+
+__all__ = [
+    "GRIDS",
+    "MODELS",
+    "PRESETS",
+    "SCHEDULES",
+    "Config",
+    "DataConfig",
+    "DiTConfig",
+    "LossConfig",
+    "MLPConfig",
+    "OptimizerConfig",
+    "ParametrizationConfig",
+    "SamplingConfig",
+    "ScheduleConfig",
+    "TrainingConfig",
+    "UNetConfig",
+    "changes",
+    "from_json",
+    "preset",
+    "preset_for",
+    "to_json",
+]

@@ -1,0 +1,220 @@
+"""From configurations to the things they stand for: network, schedule, model, step, sampler."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxdiff import data, losses, models, schedules, training
+from jaxdiff import parametrization as parametrizations
+from jaxdiff.config.fields import GRIDS, SCHEDULES, Config, DataConfig
+from jaxdiff.data import Dataset
+from jaxdiff.denoiser import Denoiser, clip_x0, make_denoiser
+from jaxdiff.samplers import make_sampler
+from jaxdiff.typing import Denoise, Grid, Sampler, Schedule
+
+__all__ = [
+    "build_data",
+    "build_denoise",
+    "build_denoiser",
+    "build_grid",
+    "build_loss",
+    "build_model",
+    "build_optimizer",
+    "build_sampler",
+    "build_schedule",
+    "build_state",
+    "build_step",
+    "count_parameters",
+    "load_data",
+]
+
+_KINDS = {"mlp": models.MLP, "unet": models.UNet, "dit": models.DiT}
+
+
+def load_data(config: DataConfig, split: str) -> Dataset:
+    """A part of the data: "train", "heldout" or "all"."""
+    return data.load(
+        config.source,
+        split=split,
+        value_range=config.value_range,
+        heldout_every=config.heldout_every,
+    )
+
+
+def build_data(config: Config) -> tuple[Config, Dataset]:
+    """The training data, and the configuration with what was found out from them.
+
+    Raises:
+        ValueError: the data cannot be read, or are not what the network is for.
+    """
+    dataset = load_data(config.data, "train")
+    counts: tuple[int, ...] = ()
+    if config.data.labels and dataset.y is not None:
+        counts = tuple(np.bincount(dataset.y, minlength=dataset.num_classes).tolist())
+    found = dataclasses.replace(
+        config.data, shape=tuple(dataset.example_shape), label_counts=counts
+    )
+    _check_shape(config, found.shape)
+    dataset = dataset.with_batches(
+        config.training.batch_size, seed=config.training.seed, flip=config.data.flip
+    )
+    return dataclasses.replace(config, data=found), dataset
+
+
+def _check_shape(config: Config, shape: tuple[int, ...]) -> None:
+    wanted = 1 if config.model.kind == "mlp" else 3
+    if len(shape) != wanted:
+        raise ValueError(
+            f"preset {config.preset} is for {'vectors' if wanted == 1 else 'images'}, got examples "
+            f"of shape {list(shape)} from {config.data.source}; choose another preset"
+        )
+
+
+def build_model(config: Config) -> Any:
+    """The network, a Flax module."""
+    fields = dataclasses.asdict(config.model)
+    return _KINDS[config.model.kind](**fields, num_classes=len(config.data.label_counts))
+
+
+def build_schedule(config: Config) -> Schedule:
+    """The schedule.
+
+    Raises:
+        ValueError: it has no such option, or an option is out of range.
+    """
+    part = config.schedule
+    factory = SCHEDULES[part.name]
+    schedule = _with_options(factory, part.options, f"schedule.options of {part.name}")
+    return schedule if part.shift == 1 else schedules.shifted(schedule, part.shift)
+
+
+def _with_options(factory: Callable, options: dict[str, float], name: str) -> Any:
+    """`factory(**options)`, where unknown options are an error that lists the known ones."""
+    known = list(inspect.signature(factory).parameters)
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} must be among {', '.join(known) or 'none'}, got {option!r}")
+    return factory(**options)
+
+
+def build_denoiser(config: Config, params: Any) -> Denoiser:
+    """The network as a model of x_0 and eps, with `params` its variables {"params": ...}."""
+    part = config.parametrization
+    kind: Any = part.name
+    if part.name == "edm":
+        kind = parametrizations.edm(part.sigma_data)
+    feature = part.time_feature or _suited_feature(config)
+    return make_denoiser(
+        build_model(config).apply, params, parametrization=kind, time_feature=feature
+    )
+
+
+def _suited_feature(config: Config) -> str:
+    """The time feature for a schedule's clock: a step, sigma, or a number in 0..1."""
+    if schedules.whole_steps(build_schedule(config)):
+        return "steps"
+    return "quarter_log_sigma" if config.schedule.name == "edm" else "thousandths"
+
+
+def build_optimizer(config: Config) -> Any:
+    """The optimiser, of unit learning rate."""
+    part = config.optimizer
+    return training.adam(
+        b1=part.b1, b2=part.b2, eps=part.eps, clip=part.clip, weight_decay=part.weight_decay
+    )
+
+
+def build_loss(config: Config) -> Callable:
+    """loss_fn(params, batch, key, hyper, aux)."""
+    part, schedule = config.loss, build_schedule(config)
+    factory, options = losses.WEIGHTS[part.weight], part.weight_options
+    shared = {
+        "cond": "y" if config.data.label_counts else None,
+        "cond_dropout": part.cond_dropout,
+        "weight": _with_options(factory, options, f"loss.weight_options of {part.weight}"),
+    }
+    denoiser = build_denoiser(config, None)
+    if part.times == "importance":
+        _allow(part.times_options, ("floor",), part.times)
+        return training.importance_denoising_loss(
+            denoiser, schedule, **shared, **part.times_options
+        )
+    if part.times == "log_normal":
+        name = f"loss.times_options of {part.times}"
+        times = _with_options(losses.log_normal, part.times_options, name)
+    else:
+        _allow(part.times_options, (), part.times)
+        times = losses.TIMES[part.times]
+    return training.denoising_loss(denoiser, schedule, **shared, times=times)
+
+
+def _allow(options: dict[str, float], known: tuple[str, ...], times: str) -> None:
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"loss.times_options of {times} must be among {', '.join(known) or 'none'}, "
+                f"got {option!r}"
+            )
+
+
+def build_step(config: Config) -> Callable:
+    """The pure training step."""
+    return training.make_train_step(
+        build_loss(config),
+        build_optimizer(config),
+        decay=getattr(training.optim, config.optimizer.decay),
+        accumulate=config.training.accumulate,
+    )
+
+
+def build_state(config: Config) -> training.TrainState:
+    """The state before the first step; under `jax.eval_shape`, what a checkpoint is read into."""
+    key = jax.random.key(config.training.seed)
+    key_params, key_run = jax.random.split(key)
+    x, cond = jnp.zeros((1, *config.data.shape)), None
+    if config.data.label_counts:
+        cond = jnp.zeros((1,), jnp.int32)
+    variables = build_model(config).init(key_params, x, jnp.zeros((1,)), cond)
+    part = config.optimizer
+    return training.init_state(
+        key_run,
+        variables,
+        build_optimizer(config),
+        hyper={"lr": part.lr, "ema_decay": part.ema_decay, "warmup": part.warmup},
+        aux=losses.loss_history() if config.loss.times == "importance" else (),
+    )
+
+
+def count_parameters(tree: Any) -> int:
+    """How many numbers are in a tree of arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def build_grid(config: Config, name: str, num_steps: int) -> Grid:
+    """The levels that a sampler visits.
+
+    Raises:
+        ValueError: no such grid, or one that does not go with the schedule.
+    """
+    if name not in GRIDS:
+        raise ValueError(f"grid must be one of {', '.join(GRIDS)}, got {name!r}")
+    return GRIDS[name](build_schedule(config), num_steps)
+
+
+def build_sampler(name: str, **options: Any) -> Sampler:
+    """A sampler by name; options that are None are left to it."""
+    return make_sampler(name, **{k: v for k, v in options.items() if v is not None})
+
+
+def build_denoise(config: Config, params: Any, labels: Array | None = None) -> Denoise:
+    """What a sampler asks: the network with `params`, under labels [B], clipped if configured."""
+    denoiser = build_denoiser(config, params)
+    if labels is not None:
+        denoiser = denoiser.with_cond(labels)
+    return clip_x0(denoiser) if config.sampling.clip else denoiser

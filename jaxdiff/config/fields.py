@@ -1,0 +1,297 @@
+"""Everything that fixes a run, as typed values: what to train, on what, how, and how to sample.
+
+The choices of names are the keys of the library's own tables, so that a new schedule, weight or
+sampler is in the configuration and on the command line as soon as it is in its table.
+
+Not here: recipes (`presets`), files (`codec`), and what the values stand for (`build`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import tyro
+
+from jaxdiff import grids, losses, schedules
+from jaxdiff.denoiser import TIME_FEATURES
+from jaxdiff.parametrization import PARAMETRIZATIONS
+from jaxdiff.samplers.registry import SAMPLERS
+
+__all__ = [
+    "GRIDS",
+    "MODELS",
+    "SCHEDULES",
+    "Config",
+    "DataConfig",
+    "DiTConfig",
+    "LossConfig",
+    "MLPConfig",
+    "OptimizerConfig",
+    "ParametrizationConfig",
+    "SamplingConfig",
+    "ScheduleConfig",
+    "TrainingConfig",
+    "UNetConfig",
+]
+
+
+def _chain(betas: Callable) -> Callable:
+    """A chain's schedule from its table of betas."""
+
+    def schedule(num_steps: float = 1000) -> Any:
+        return schedules.from_betas(betas(int(num_steps)))
+
+    return schedule
+
+
+SCHEDULES: dict[str, Callable] = {
+    "linear_vp": schedules.linear_vp,
+    "cosine": schedules.cosine,
+    "sub_vp": schedules.sub_vp,
+    "ve": schedules.ve,
+    "edm": schedules.edm,
+    "rectified": schedules.rectified,
+    "linear_betas": _chain(schedules.linear_betas),
+    "scaled_linear_betas": _chain(schedules.scaled_linear_betas),
+    "sqrt_linear_betas": _chain(schedules.sqrt_linear_betas),
+    "cosine_betas": _chain(schedules.cosine_betas),
+    "sigmoid_betas": _chain(schedules.sigmoid_betas),
+    "su_betas": _chain(schedules.su_betas),
+}
+"""Schedules by name; their factories' keywords are what `ScheduleConfig.options` may hold."""
+
+GRIDS: dict[str, Callable] = {
+    "uniform": grids.uniform,
+    "uniform_log_snr": grids.uniform_log_snr,
+    "karras": grids.karras,
+    "quadratic": grids.quadratic,
+    "leading": grids.leading,
+    "trailing": grids.trailing,
+    "linspace": grids.linspace,
+}
+"""Grids by name, each `grid(schedule, num_steps)`."""
+
+Embedding = Literal["sinusoidal", "fourier"]
+DType = Literal["bfloat16", "float16", "float32"]
+GridName = Literal[tuple(GRIDS)]
+ParametrizationName = Literal[tuple(PARAMETRIZATIONS)]
+SamplerName = Literal[tuple(SAMPLERS)]
+ScheduleName = Literal[tuple(SCHEDULES)]
+TimeFeature = Literal[tuple(TIME_FEATURES)]
+TimesName = Literal[(*losses.TIMES, "log_normal", "importance")]
+WeightName = Literal[tuple(losses.WEIGHTS)]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on."""
+
+    source: tyro.conf.Suppress[str] = "digits"
+    """"digits", or the path of a data file."""
+    value_range: tuple[float, float] | None = None
+    """The numbers in the file that stand for -1 and 1, where it does not say so itself."""
+    heldout_every: int | None = None
+    """One row in so many is held out for evaluation; the reader's own choice unless given."""
+    labels: bool = True
+    """Whether to condition on labels, where the data have them."""
+    flip: bool = False
+    """Whether images are mirrored left to right at random."""
+    shape: tyro.conf.Suppress[tuple[int, ...]] = ()
+    """The shape of an example; found out from the data."""
+    label_counts: tyro.conf.Suppress[tuple[int, ...]] = ()
+    """How many training examples each class has, if conditioned on it; found out as well."""
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """A residual multilayer perceptron, for vectors."""
+
+    kind: ClassVar[str] = "mlp"
+    width: int = 128
+    """The width of every layer."""
+    depth: int = 3
+    """The number of residual blocks."""
+    embedding: Embedding = "sinusoidal"
+    """Of the time feature: sinusoidal for features of some hundreds, fourier for order one."""
+    dropout: float = 0.0
+    """The probability of a zero, in [0, 1)."""
+    dtype: DType | None = None
+    """The compute dtype; parameters stay float32."""
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The UNet of the DDPM family, for images."""
+
+    kind: ClassVar[str] = "unet"
+    channels: int = 128
+    """The channels of the first level."""
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    """The channels of each level, as multiples; each level but the last ends in a halving."""
+    blocks: int = 2
+    """Residual blocks a level."""
+    attention: tuple[int, ...] = (16,)
+    """The image heights at which there is attention."""
+    heads: int = 1
+    """Attention heads."""
+    skip: Literal["concat", "add"] = "concat"
+    """How the way up takes in the way down."""
+    scale_shift: bool = False
+    """Whether conditioning scales and shifts after the norm, instead of being added."""
+    resample: Literal["conv", "pool"] = "conv"
+    """How sizes are halved and doubled."""
+    embedding: Embedding = "sinusoidal"
+    """Of the time feature: sinusoidal for features of some hundreds, fourier for order one."""
+    dropout: float = 0.0
+    """The probability of a zero in a block, in [0, 1)."""
+    groups: int = 32
+    """The groups of the norms; must divide the channels of every level."""
+    dtype: DType | None = None
+    """The compute dtype; parameters stay float32."""
+    remat: bool = False
+    """Whether blocks are recomputed on the way back: less memory, more time."""
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """The diffusion transformer, for images."""
+
+    kind: ClassVar[str] = "dit"
+    width: int = 384
+    """The length of a token."""
+    depth: int = 12
+    """The number of blocks."""
+    heads: int = 6
+    """Attention heads."""
+    patch: int = 2
+    """The side of a patch in pixels."""
+    expansion: int = 4
+    """The hidden layer of a block's perceptron, as a multiple of the width."""
+    embedding: Embedding = "sinusoidal"
+    """Of the time feature: sinusoidal for features of some hundreds, fourier for order one."""
+    dropout: float = 0.0
+    """The probability of a zero on each branch, in [0, 1)."""
+    dtype: DType | None = None
+    """The compute dtype; parameters stay float32."""
+    remat: bool = False
+    """Whether blocks are recomputed on the way back: less memory, more time."""
+
+
+MODELS = {c.kind: c for c in (MLPConfig, UNetConfig, DiTConfig)}
+"""Kinds of network by name."""
+
+
+@dataclass(frozen=True)
+class ParametrizationConfig:
+    """What the network predicts, and what of the noise level it is told."""
+
+    name: ParametrizationName = "v"
+    """What it predicts."""
+    time_feature: TimeFeature | None = None
+    """What it is told; what suits the schedule's clock unless given."""
+    sigma_data: float = 0.5
+    """The deviation of the data, for name = edm."""
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How noise grows with time."""
+
+    name: ScheduleName = "cosine"
+    """The schedule; those named after betas are chains."""
+    options: dict[str, float] = field(default_factory=dict)
+    """Its numbers by name, such as beta_max 15 or num_steps 500."""
+    shift: float = 1.0
+    """Factor on sigma / alpha at every time; above 1 for large images."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is minimised."""
+
+    weight: WeightName = "simple"
+    """The weight of each noise level."""
+    weight_options: dict[str, float] = field(default_factory=dict)
+    """Its numbers by name, such as gamma 5."""
+    times: TimesName = "stratified"
+    """How times are drawn."""
+    times_options: dict[str, float] = field(default_factory=dict)
+    """Its numbers by name: mean and std of log_normal, floor of importance."""
+    cond_dropout: float = 0.1
+    """How often an example trains without its label, in [0, 1]; what guidance needs."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam, its learning rate, and the average of the parameters."""
+
+    lr: float = 1e-3
+    """The peak learning rate."""
+    warmup: int = 100
+    """Steps over which it rises."""
+    decay: Literal["constant", "linear", "cosine"] = "cosine"
+    """How it falls, over the whole run."""
+    b1: float = 0.9
+    """The decay of Adam's first moment."""
+    b2: float = 0.999
+    """The decay of its second."""
+    eps: float = 1e-8
+    """What keeps its quotient finite."""
+    clip: float | None = 1.0
+    """The largest norm of the gradient, None for no limit."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    ema_decay: float = 0.999
+    """The decay of the average of the parameters, which samples are drawn with."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, how often."""
+
+    batch_size: int = 128
+    """Examples a step."""
+    accumulate: int = 1
+    """Microbatches a step, for less memory."""
+    steps: int | None = 5000
+    """The number of steps; None where seconds are given."""
+    seconds: float | None = None
+    """How long to train instead, compilation included."""
+    seed: int = 0
+    """Of parameters, noise and the order of the data."""
+    log_every: int = 50
+    """Steps between rows of the log."""
+    save_every: int = 1000
+    """Steps between checkpoints."""
+    keep: int = 3
+    """How many checkpoints stay."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How samples are drawn unless asked otherwise."""
+
+    sampler: SamplerName = "ddim"
+    """The sampler."""
+    steps: int = 50
+    """Its number of steps."""
+    grid: GridName = "uniform"
+    """Which levels it visits."""
+    clip: bool = True
+    """Whether each step's estimate of the data is held to [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    preset: tyro.conf.Suppress[str] = "digits"
+    """The recipe that the other values began as."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: MLPConfig | UNetConfig | DiTConfig = field(default_factory=UNetConfig)
+    parametrization: ParametrizationConfig = field(default_factory=ParametrizationConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
