@@ -44,7 +44,8 @@ def from_levels(levels: NoiseLevel, *, end: NoiseLevel | None = CLEAN, prior_std
 
     Args:
         levels: fields [K] (or [K+1] if they hold their own clean end), noisiest first.
-        end: the level appended, unless the last one given is already clean; None to append none.
+        end: the level appended, unless the last one given is already clean (under tracing it
+            always is appended); None to append none.
         prior_std: the deviation of x_T.
 
     Returns:
@@ -280,7 +281,7 @@ def trailing(schedule: Schedule, num_steps: int, *, end: NoiseLevel | None = CLE
     """
     count = _count(num_steps, end)
     total = _chain(schedule, count, "trailing")
-    return from_steps(schedule, np.round(total - np.arange(count) * (total / count)), end=end)
+    return from_steps(schedule, np.round(total - np.arange(count) * total / count), end=end)
 
 
 def linspace(schedule: Schedule, num_steps: int, *, end: NoiseLevel | None = CLEAN) -> Grid:
@@ -295,8 +296,11 @@ def linspace(schedule: Schedule, num_steps: int, *, end: NoiseLevel | None = CLE
     """
     count = _count(num_steps, end)
     total = _chain(schedule, count, "linspace")
-    steps = np.round(np.linspace(total, 1, count)) if count > 1 else [total]
-    return from_steps(schedule, steps, end=end)
+    if count == 1:
+        return from_steps(schedule, [total], end=end)
+    # their very floats, so that exact halves round as theirs do
+    steps = np.round(1 + (total - 1) / (count - 1) * np.arange(count))
+    return from_steps(schedule, steps[::-1], end=end)
 
 
 def quadratic(
@@ -306,11 +310,12 @@ def quadratic(
 
         t_k = t_0 + (k / (K - 1))**2 fraction t_max,    floored to whole steps on a chain
 
-    The noisiest level is about `fraction` of the clock, as in the authors' code.
+    The noisiest level is about `fraction` of the clock, as in the authors' code. Floored steps
+    that coincide are visited once: the authors' repeats change nothing, so fewer steps remain.
 
     Args:
         schedule: the schedule; t_0 is its `cleanest_time`.
-        num_steps: K >= 1, small enough that floored steps differ.
+        num_steps: K >= 1.
         fraction: in (0, 1].
         end: the level appended, or None.
 
@@ -318,7 +323,7 @@ def quadratic(
         A Grid.
 
     Raises:
-        ValueError: num_steps < 1, steps that coincide, fraction outside (0, 1].
+        ValueError: num_steps < 1, fraction outside (0, 1].
 
     Source: Song et al. 2021 (DDIM), arXiv:2010.02502, appendix D.2, and its code.
     """
@@ -327,7 +332,8 @@ def quadratic(
     if whole_steps(schedule):
         total = _chain(schedule, count, "quadratic")
         roots = np.linspace(0, np.sqrt(fraction * total), count)[::-1] if count > 1 else [total]
-        return from_steps(schedule, np.minimum(np.floor(np.square(roots)) + 1, total), end=end)
+        steps = np.unique(np.minimum(np.floor(np.square(roots)) + 1, total))
+        return from_steps(schedule, steps[::-1], end=end)
     first = cleanest_time(schedule)
     roots = jnp.linspace(1, 0, count, dtype=arrays.float_dtype())
     span = jnp.minimum(fraction * schedule.t_max, schedule.t_max - first)

@@ -9,12 +9,13 @@ from jax import Array
 from jaxdiff.arrays import check_range, event_mean
 from jaxdiff.denoiser import Denoiser
 from jaxdiff.gaussian import q_sample
-from jaxdiff.losses.times import Times, uniform
+from jaxdiff.losses.times import Times, uniform, working_span
 from jaxdiff.losses.weights import Weight, on_output, simple
 from jaxdiff.parametrization import target
+from jaxdiff.schedules import whole_steps
 from jaxdiff.typing import Schedule
 
-__all__ = ["denoising", "drop_cond"]
+__all__ = ["denoising", "drop_cond", "log_snr_rate"]
 
 
 def denoising(
@@ -61,10 +62,7 @@ def denoising(
     if cond is not None:
         denoiser = denoiser.with_cond(drop_cond(key_cond, cond, cond_dropout))
     t, importance = times(key_t, x0.shape[0], schedule)
-    level = schedule(t)
-    _, slope = jax.jvp(lambda t: schedule(t).log_snr, (t,), (jnp.ones_like(t),))
-    inside = (level.alpha > 0) & (level.sigma > 0)  # log SNR has no slope at its two ends
-    rate = jnp.where(inside, (schedule.t_min - schedule.t_max) * slope, 0)
+    level, rate = schedule(t), log_snr_rate(schedule, t)
     noise = jax.random.normal(key_noise, x0.shape, x0.dtype)
     y = denoiser.raw(q_sample(x0, noise, level), level, key=key_net, train=True)
     y = y[..., : x0.shape[-1]].astype(x0.dtype)
@@ -73,6 +71,30 @@ def denoising(
     weighted = scale * event_mean(error**2)
     per_example = importance.astype(x0.dtype) * weighted
     return jnp.mean(per_example), {"per_example": per_example, "weighted": weighted, "t": t}
+
+
+def log_snr_rate(schedule: Schedule, t: Array) -> Array:
+    """How fast log SNR falls at a time, times the length of the clock, for `Weight`s.
+
+    On a continuous clock the slope itself; on a chain the fall over the step that leads to n,
+    log_snr(n - 1) - log_snr(n), and at n = 1, where it would be infinite, that of n = 2.
+
+    Args:
+        schedule: the schedule.
+        t: [B], its times.
+
+    Returns:
+        [B]; 0 where log SNR is infinite.
+    """
+    if whole_steps(schedule):
+        t = jnp.maximum(t, 2)
+        s, level = schedule(t - 1), schedule(t)
+        fall = s.log_snr - level.log_snr
+    else:
+        level = schedule(t)
+        fall = -jax.jvp(lambda t: schedule(t).log_snr, (t,), (jnp.ones_like(t),))[1]
+    inside = (level.alpha > 0) & (level.sigma > 0)
+    return jnp.where(inside, working_span(schedule) * fall, 0)
 
 
 def drop_cond(key: Array, cond: Any, rate: Any) -> Any:

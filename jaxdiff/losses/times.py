@@ -22,7 +22,7 @@ import numpy as np
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.arrays import check_range
+from jaxdiff.arrays import check_range, safe_divide
 from jaxdiff.schedules import cleanest_time, whole_steps
 from jaxdiff.typing import Schedule
 
@@ -36,9 +36,15 @@ __all__ = [
     "loss_history",
     "stratified",
     "uniform",
+    "working_span",
 ]
 
 Times = Callable[[Array, int, Schedule], tuple[Array, Array]]
+
+
+def working_span(schedule: Schedule) -> Any:
+    """The length of the clock that training draws from: N of a chain, else beyond cleanest_time."""
+    return whole_steps(schedule) or schedule.t_max - cleanest_time(schedule)
 
 
 def _clock(schedule: Schedule, u: Array) -> Array:
@@ -46,8 +52,10 @@ def _clock(schedule: Schedule, u: Array) -> Array:
     total = whole_steps(schedule)
     if total:
         return 1 + jnp.minimum(jnp.floor(u * total), total - 1)
-    first = jnp.asarray(cleanest_time(schedule), u.dtype)
-    return first + (jnp.asarray(schedule.t_max, u.dtype) - first) * u
+    first, span = (
+        jnp.asarray(v, u.dtype) for v in (cleanest_time(schedule), working_span(schedule))
+    )
+    return first + span * u
 
 
 def uniform(key: Array, n: int, schedule: Schedule) -> tuple[Array, Array]:
@@ -141,9 +149,8 @@ class LossHistory:
             The new history.
         """
         bins = self.counts.shape[0]
-        first = 1.0 if whole_steps(schedule) else cleanest_time(schedule)
-        span = schedule.t_max - first + (1.0 if whole_steps(schedule) else 0.0)
-        index = jnp.clip(jnp.floor((t - first) / span * bins), 0, bins - 1).astype(jnp.int32)
+        u = (t - cleanest_time(schedule)) / working_span(schedule)
+        index = jnp.clip(jnp.floor(u * bins), 0, bins - 1).astype(jnp.int32)
 
         def push(history, entry):
             losses, counts = history
@@ -182,8 +189,9 @@ class Importance:
         """[bins], of each stretch; even until every stretch has a full history."""
         bins, length = self.history.losses.shape
         root = jnp.sqrt(jnp.mean(self.history.losses**2, axis=1))
-        share = (1 - self.floor) * root / jnp.maximum(jnp.sum(root), 1e-30) + self.floor / bins
-        ready = jnp.all(self.history.counts >= length)
+        total = jnp.sum(root)
+        ready = jnp.all(self.history.counts >= length) & (total > 0)
+        share = (1 - self.floor) * safe_divide(root, total) + self.floor / bins
         return jnp.where(ready, share, 1 / bins)
 
     def __call__(self, key: Array, n: int, schedule: Schedule) -> tuple[Array, Array]:
@@ -192,7 +200,9 @@ class Importance:
         p = self.probabilities()
         index = jax.random.choice(key_bin, p.shape[0], (n,), p=p)
         u = jax.random.uniform(key_inside, (n,), p.dtype)
-        return _clock(schedule, (index.astype(u.dtype) + u) / p.shape[0]), 1 / (p[index] * p.shape[0])
+        return _clock(schedule, (index.astype(u.dtype) + u) / p.shape[0]), 1 / (
+            p[index] * p.shape[0]
+        )
 
 
 def importance(history: LossHistory, floor=1e-3) -> Importance:

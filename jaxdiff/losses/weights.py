@@ -1,7 +1,7 @@
 """Loss weights, each declared on the error its paper states it for.
 
-A weight is `weight(level, rate) -> ErrorWeight`: what a squared error counts, with
-rate = -(t_max - t_min) d log_snr / dt, the fall of log SNR over the whole clock at that time.
+A weight is `weight(level, rate) -> ErrorWeight`: what a squared error counts. `rate` is how fast
+log SNR falls at that time, times the length of the clock (`denoising.log_snr_rate`).
 
 An error can be stated on eps, on x_0 or on the network's own output y = a x_0 + b eps. At fixed
 x_t they are one error in three units (`parametrization`):
@@ -114,7 +114,8 @@ def vlb(level: NoiseLevel, rate: Array) -> ErrorWeight:
 
         -(1/2) d log_snr / dt on the eps error, over a clock of length 1
 
-    Under uniform times the expectation is the diffusion loss of the bound.
+    Under uniform times on a continuous clock the expectation is the diffusion loss of the bound;
+    on a chain it is its limit of many steps.
 
     Source: Kingma et al. 2021, arXiv:2107.00630, eq. 17.
     """
