@@ -1,0 +1,111 @@
+"""Grids evenly spaced in a coordinate of the path: t, log SNR, or a root of sigma / alpha."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff import arrays
+from jaxdiff.arrays import check_range
+from jaxdiff.grids.build import count_levels, make_grid
+from jaxdiff.schedules import cleanest_time
+from jaxdiff.typing import CLEAN, Grid, NoiseLevel, Schedule
+
+__all__ = ["karras", "uniform", "uniform_log_snr"]
+
+
+def uniform(schedule: Schedule, num_steps: int, *, end: NoiseLevel | None = CLEAN) -> Grid:
+    """Evenly spaced in the schedule's own clock t.
+
+        t_k = t_max + (t_min - t_max) k / K,    the last level being `end`
+
+    Args:
+        schedule: the schedule.
+        num_steps: K >= 1.
+        end: the last level; None keeps the schedule's own level at t_min, if it is noisy, and
+            else stops at the cleanest noisy time.
+
+    Returns:
+        A Grid of K steps.
+
+    Raises:
+        ValueError: num_steps < 1.
+    """
+    count = count_levels(num_steps, end)
+    last = cleanest_time(schedule) if end is None else schedule.t_min
+    nodes = num_steps + 1
+    t = jnp.linspace(schedule.t_max, last, nodes, dtype=arrays.float_dtype())
+    return make_grid(schedule(t[:count]), schedule, end, schedule.prior_std)
+
+
+def uniform_log_snr(
+    schedule: Schedule, num_steps: int, *, t_last=None, end: NoiseLevel | None = CLEAN
+) -> Grid:
+    """Evenly spaced in log SNR, the natural clock of DPM-Solver.
+
+    Args:
+        schedule: the schedule; if alpha(t_max) = 0 the first level is t_max itself and the
+            spacing begins at 0.999 t_max.
+        num_steps: K >= 1.
+        t_last: the cleanest noisy time; `cleanest_time(schedule)` if None.
+        end: the level appended; None to stop at t_last.
+
+    Returns:
+        A Grid of K steps.
+
+    Raises:
+        ValueError: num_steps < 1.
+
+    Source: Lu et al. 2022, arXiv:2206.00927, section 3.4.
+    """
+    count = count_levels(num_steps, end)
+    t_last = cleanest_time(schedule) if t_last is None else t_last
+    t = _spaced(schedule, count, t_last, lambda log_snr: log_snr, lambda y: y)
+    return make_grid(schedule(t), schedule, end, schedule.prior_std)
+
+
+def karras(
+    schedule: Schedule, num_steps: int, *, rho=7.0, t_last=None, end: NoiseLevel | None = CLEAN
+) -> Grid:
+    """Evenly spaced in a root of the noise-to-signal ratio, EDM's choice.
+
+        (sigma / alpha)_k**(1 / rho)  is linear in k
+
+    Args:
+        schedule: the schedule, as for `uniform_log_snr`.
+        num_steps: K >= 1.
+        rho: > 0; larger spends more steps at low noise.
+        t_last: the cleanest noisy time; `cleanest_time(schedule)` if None.
+        end: the level appended; None to stop at t_last.
+
+    Returns:
+        A Grid of K steps.
+
+    Raises:
+        ValueError: num_steps < 1 or rho <= 0.
+
+    Source: Karras et al. 2022, arXiv:2206.00364, eq. 5.
+    """
+    check_range("rho", rho, 0, np.inf, "()")
+    count = count_levels(num_steps, end)
+    t_last = cleanest_time(schedule) if t_last is None else t_last
+    t = _spaced(
+        schedule,
+        count,
+        t_last,
+        lambda log_snr: jnp.exp(-0.5 * log_snr / rho),
+        lambda y: -2 * rho * jnp.log(y),
+    )
+    return make_grid(schedule(t), schedule, end, schedule.prior_std)
+
+
+def _spaced(schedule: Schedule, count: int, t_last, forward, inverse) -> jax.Array:
+    """`count` times from t_max to t_last, even in forward(log_snr); the ends exact."""
+    dtype = arrays.float_dtype()
+    t_max, t_last = (jnp.asarray(t, dtype) for t in (schedule.t_max, t_last))
+    if count == 1:
+        return t_max[None]
+    silent = schedule(t_max).alpha <= 0  # log SNR is -inf there: space from just inside
+    start = jnp.where(silent, 0.999 * t_max, t_max)
+    first, last = (forward(schedule(t).log_snr) for t in (start, t_last))
+    t = schedule.time(inverse(jnp.linspace(first, last, count, dtype=dtype)))
+    return jnp.concatenate([t_max[None], t[1:-1], t_last[None]])
