@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-from jax.test_util import check_grads
 
 from jaxdiff import exact
 from jaxdiff.typing import CLEAN, Denoised, NoiseLevel
+from tests import battery
 
 pytestmark = pytest.mark.usefixtures("x64", "strict")
 
@@ -145,7 +145,7 @@ def test_one_dimension_equals_quadrature(alpha, sigma):
 def test_entropy_and_variance_of_the_published_mixture():
     # Bumps 14 deviations apart: the closed form of two disjoint Gaussians to e^-25.
     x = np.linspace(-1.7, 1.7, 6801)
-    log_p = np.asarray(bimodal().log_prob(jnp.asarray(x)[:, None]))
+    log_p = np.asarray(jax.jit(bimodal().log_prob)(jnp.asarray(x)[:, None]))
     entropy = -np.trapezoid(np.exp(log_p) * log_p, x)
     assert entropy == pytest.approx(-0.190499, abs=5e-7)
     assert entropy == pytest.approx(np.log(2) + np.log(2 * np.pi * np.e * 0.01) / 2, abs=1e-9)
@@ -155,7 +155,7 @@ def test_entropy_and_variance_of_the_published_mixture():
 @pytest.mark.parametrize("c", [0.25, 1.0])
 @pytest.mark.parametrize(("alpha", "sigma"), LEVELS)
 def test_gaussian_data_have_the_closed_forms(c, alpha, sigma):
-    mixture = exact.gaussian(np.zeros(2), c * np.eye(2))
+    mixture = exact.gaussian(np.zeros(4), c * np.eye(4))
     x, v = states(mixture, level(alpha, sigma)), alpha**2 * c + sigma**2
     ours = ask(mixture, x, level(alpha, sigma))
     close = functools.partial(np.testing.assert_allclose, rtol=1e-13, atol=1e-15)
@@ -163,7 +163,7 @@ def test_gaussian_data_have_the_closed_forms(c, alpha, sigma):
     close(ours.denoised.eps, sigma / v * x)
     close(ours.score, -x / v)
     close(ours.eps2, sigma**2 / v**2 * x**2 + alpha**2 * c / v)
-    close(ours.posterior.cov, np.broadcast_to(sigma**2 * c / v * np.eye(2), (len(x), 2, 2)))
+    close(ours.posterior.cov, np.broadcast_to(sigma**2 * c / v * np.eye(4), (len(x), 4, 4)))
 
 
 def test_the_ends_are_exact(mixture):
@@ -182,7 +182,7 @@ def test_the_ends_are_exact(mixture):
 
 
 @jax.jit
-def slopes(mixture, x, at):
+def derivatives(mixture, x, at):
     gradient = jax.grad(lambda x: mixture.log_prob(x, at).sum())(x)
     return gradient, jax.vmap(jax.jacfwd(lambda x: mixture.score(x[None], at)[0]))(x)
 
@@ -191,7 +191,7 @@ def slopes(mixture, x, at):
 def test_score_is_the_gradient_and_tweedie_holds(mixture, alpha, sigma):
     x = states(mixture, level(alpha, sigma))
     ours = ask(mixture, x, level(alpha, sigma))
-    gradient, curvature = slopes(mixture, x, level(alpha, sigma))
+    gradient, curvature = derivatives(mixture, x, level(alpha, sigma))
     np.testing.assert_allclose(ours.score, gradient, rtol=1e-10, atol=1e-12)
     x0, eps = ours.denoised.x0, ours.denoised.eps
     np.testing.assert_allclose(alpha * x0 + sigma * eps, x, rtol=1e-12, atol=1e-14)
@@ -207,9 +207,9 @@ def test_score_is_the_gradient_and_tweedie_holds(mixture, alpha, sigma):
 def test_posterior_density_obeys_bayes(mixture, alpha, sigma):
     x_t, x0 = states(mixture, level(alpha, sigma)), mixture.sample(jax.random.key(3), 5)
     ours = ask(mixture, x_t, level(alpha, sigma))
-    log_posterior = jax.vmap(lambda p, x: p.log_prob(x[None])[0])(ours.posterior, x0)
+    log_posterior = jax.jit(jax.vmap(lambda p, x: p.log_prob(x[None])[0]))(ours.posterior, x0)
     likelihood = scipy.stats.norm(alpha * np.asarray(x0), sigma).logpdf(x_t).sum(1)
-    bayes = mixture.log_prob(x0) + likelihood - ours.log_prob
+    bayes = ask(mixture, x0, level(1.0, 0.0)).log_prob + likelihood - ours.log_prob
     np.testing.assert_allclose(log_posterior, bayes, rtol=1e-10)
     # E[eps^2 | x_t] is a moment of that density, eps = (x_t - alpha x_0) / sigma; the division
     # by sigma = .0447 twice costs three digits.
@@ -269,7 +269,7 @@ def test_vmap_over_mixtures_equals_a_loop():
 
 def test_factories_take_traced_numbers():
     x, c = jnp.asarray([[0.3, -1.0]]), np.asarray([0.25, 4.0])
-    build = jax.vmap(lambda c: exact.gaussian(jnp.zeros(2), c * jnp.eye(2)).log_prob(x)[0])
+    build = jax.jit(jax.vmap(lambda c: exact.gaussian(jnp.zeros(2), c * jnp.eye(2)).log_prob(x)[0]))
     truth = [scipy.stats.multivariate_normal(np.zeros(2), v * np.eye(2)).logpdf(x) for v in c]
     np.testing.assert_allclose(build(jnp.asarray(c)), truth, rtol=1e-12)
 
@@ -282,16 +282,16 @@ def summary(x, alpha, sigma, weights, means, halves):
     return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(answers))
 
 
+slopes = jax.jit(jax.grad(summary, argnums=range(6)))
+
+
 @pytest.mark.parametrize(("alpha", "sigma"), LEVELS)
 def test_gradients_are_finite_and_equal_differences(mixture, alpha, sigma):
     # Equal eigenvalues and a scale of zero are where a careless gradient is nan.
     halves = mixture.covs.at[0].set(0.3 * jnp.eye(3)) / 2
     x, scales = states(mixture, level(alpha, sigma)), (jnp.asarray(alpha), jnp.asarray(sigma))
     arguments = x, *scales, mixture.weights, mixture.means, halves
-    gradients = jax.jit(jax.grad(summary, argnums=range(6)))(*arguments)
-    assert all(np.isfinite(g).all() for g in gradients)
-    # central differences with a step of 1e-5: truncation and rounding stay below 1e-6
-    check_grads(summary, arguments, order=1, modes=["rev"], atol=1e-6, rtol=1e-6, eps=1e-5)
+    battery.assert_gradients(summary, slopes, arguments)
 
 
 def test_float32_keeps_its_digits_close_to_the_data(mixture):
@@ -308,10 +308,12 @@ def test_float32_keeps_its_digits_close_to_the_data(mixture):
 
 
 def test_an_answer_has_the_wider_dtype(mixture):
-    x = jnp.ones((2, 3), jnp.bfloat16)
-    assert mixture.denoise(x, CLEAN).x0.dtype == jnp.float64
-    assert mixture.log_prob(x).dtype == jnp.float64
-    assert mixture.sample(jax.random.key(0), 2).dtype == jnp.float64
+    for x in (jnp.ones((5, 3), jnp.bfloat16), jnp.ones((5, 3))):
+        answers = jax.eval_shape(eager, mixture, x, CLEAN)
+        assert {leaf.dtype for leaf in jax.tree.leaves(answers)} == {jnp.dtype(jnp.float64)}
+    narrow = jax.tree.map(lambda a: a.astype(jnp.float32), mixture)
+    answers = jax.eval_shape(eager, narrow, jnp.ones((5, 3), jnp.bfloat16), CLEAN)
+    assert {leaf.dtype for leaf in jax.tree.leaves(answers)} == {jnp.dtype(jnp.float32)}
 
 
 @pytest.mark.parametrize(

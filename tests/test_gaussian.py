@@ -113,10 +113,10 @@ def test_float32_chains_keep_four_digits(schedule):
     steps = schedules.whole_steps(schedule) or 1000
     times = np.linspace(float(schedule.t_max), float(schedule.t_min), steps + 1, dtype=np.float32)
 
-    def chain(dtype):
-        levels = schedule(jnp.asarray(times, dtype))
+    def chain(times):
+        levels = schedule(times)
         t, s = (jax.tree.map(lambda a, p=part: a[p], levels) for part in (np.s_[:-1], np.s_[1:]))
-        x = jnp.ones((steps, 1), dtype)
+        x = jnp.ones((steps, 1), times.dtype)
         posterior = (
             gaussian.q_posterior(0 * x, x, t=t, s=s),
             gaussian.q_posterior(x, 0 * x, t=t, s=s),
@@ -131,7 +131,7 @@ def test_float32_chains_keep_four_digits(schedule):
         assert a.dtype == jnp.float32
         np.testing.assert_allclose(a, b, rtol=rtol)
 
-    jax.tree.map(close, chain(jnp.float32), chain(jnp.float64))
+    jax.tree.map(close, *(chain(jnp.asarray(times, d)) for d in (jnp.float32, jnp.float64)))
 
 
 @pytest.mark.usefixtures("x64")
@@ -152,6 +152,9 @@ def test_kl_equals_quadrature_and_the_multivariate_formula():
     np.testing.assert_allclose(ours.sum(), whole, rtol=1e-13)
 
 
+decoder = jax.jit(gaussian.discretized_log_prob)
+
+
 def pixels():
     return np.arange(256) / 127.5 - 1
 
@@ -162,7 +165,7 @@ def pixels():
 def test_decoder_is_a_law_over_the_bins(mean, std):
     x = jnp.asarray(pixels())[None]
     normal = Normal(jnp.full((1, 256), mean), jnp.full((1, 1), std**2))
-    log_prob = gaussian.discretized_log_prob(x, normal)[0]
+    log_prob = decoder(x, normal)[0]
     np.testing.assert_allclose(jnp.exp(log_prob).sum(), 1, rtol=1e-12)
     # differences of erf, open outermost bins; they cancel below 1e-5, where logs must go on
     edges = (pixels()[:-1] + 1 / 255 - mean) / std
@@ -181,21 +184,22 @@ def test_decoder_goes_on_into_the_tails():
         near = scipy.special.log_ndtr(-(50 - 1 / 255 / std))
         far = scipy.special.log_ndtr(-(50 + 1 / 255 / std))
         truth = near + np.log1p(-np.exp(far - near))
-        np.testing.assert_allclose(gaussian.discretized_log_prob(x, normal), truth, rtol=1e-12)
+        np.testing.assert_allclose(decoder(x, normal), truth, rtol=1e-12)
 
+    @jax.jit
     def total(mean, log_std):
         normal = Normal(mean, jnp.exp(2 * log_std))
-        return gaussian.discretized_log_prob(jnp.asarray(pixels())[None], normal).sum()
+        return decoder(jnp.asarray(pixels())[None], normal).sum()
 
     for log_std in (-9.0, -3.0, 1.0):
         arguments = jnp.full((1, 256), 0.3), jnp.full((1, 1), log_std)
-        assert all(np.isfinite(g).all() for g in jax.grad(total, (0, 1))(*arguments))
+        assert all(np.isfinite(g).all() for g in jax.jit(jax.grad(total, (0, 1)))(*arguments))
 
 
 def test_decoder_in_float32_is_a_law_too():
     x = jnp.asarray(pixels(), jnp.float32)[None]
     for std in (3e-3, 0.1, 5.0):
         normal = Normal(jnp.full((1, 256), 0.2), jnp.full((1, 1), std**2))
-        total = jnp.exp(gaussian.discretized_log_prob(x, normal)).sum()
+        total = jnp.exp(decoder(x, normal)).sum()
         # 256 differences of logs near 0, 1e-6 each at the worst
         np.testing.assert_allclose(total, 1, rtol=1e-4)
