@@ -72,6 +72,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if args.out is None:
         raise ValueError("--out RUN is needed: the directory to write the run to")
+    training.check(**_call(args, config))
     console = Console(stderr=True)
     size = build.count_parameters(abstract.params)
     console.print(
@@ -142,21 +143,28 @@ def _check_unchanged(stored: Config, config: Config) -> None:
         raise ValueError(f"a resumed run keeps its configuration, got {'; '.join(fixed)}")
 
 
+def _call(args: Train, config: Config) -> dict[str, Any]:
+    """The arguments of `training.fit` that say how long and where to."""
+    part = config.training
+    return {
+        "steps": part.steps,
+        "seconds": part.seconds,
+        "out": args.out,
+        "resume": args.resume,
+        "log_every": part.log_every,
+        "save_every": part.save_every,
+    }
+
+
 def _run(args: Train, config: Config, dataset: Any, step: Any, console: Console) -> int:
     """Trains, and says what came of it."""
-    part = config.training
     done = training.fit(
         step,
         jax.jit(lambda: build.build_state(config))(),
         dataset,
-        steps=part.steps,
-        seconds=part.seconds,
-        out=args.out,
+        **_call(args, config),
         config=configs.to_json(config),
-        resume=args.resume,
-        log_every=part.log_every,
-        save_every=part.save_every,
-        keep=part.keep,
+        keep=config.training.keep,
     )
     number = int(done.state.step)
     if done.signal is not None:

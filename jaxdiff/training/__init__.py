@@ -2,7 +2,7 @@
 
 from jaxdiff.training import checkpoint, ema, optim, rundir
 from jaxdiff.training.checkpoint import Checkpoints, latest_step, restore
-from jaxdiff.training.loop import Fit, fit
+from jaxdiff.training.loop import Fit, check, fit
 from jaxdiff.training.objective import denoising_loss, importance_denoising_loss
 from jaxdiff.training.optim import adam
 from jaxdiff.training.state import TrainState, init_state
@@ -13,6 +13,7 @@ __all__ = [
     "Fit",
     "TrainState",
     "adam",
+    "check",
     "checkpoint",
     "denoising_loss",
     "ema",

@@ -20,7 +20,7 @@ from jaxdiff.training.budget import Budget
 from jaxdiff.training.record import Record
 from jaxdiff.training.state import TrainState
 
-__all__ = ["Batches", "Fit", "fit"]
+__all__ = ["Batches", "Fit", "check", "fit"]
 
 
 class Batches(Protocol):
@@ -90,10 +90,17 @@ def fit(
             or its checkpoint does not fit `state`.
         FloatingPointError: the loss or the gradient stopped being finite.
     """
-    _check(steps, seconds, log_every, save_every, resume, out)
+    check(
+        steps=steps,
+        seconds=seconds,
+        out=out,
+        resume=resume,
+        log_every=log_every,
+        save_every=save_every,
+    )
     budget = Budget(seconds, time.monotonic()) if seconds is not None else None
     with contextlib.ExitStack() as stack:
-        files = stack.enter_context(_Files.opened(out, config, resume, keep))
+        files = stack.enter_context(_Files.opened(out, config, keep))
         # The step donates its state; the caller's stays whole.
         state = files.restored(jax.tree.map(jnp.copy, state))
         step, total = int(state.step), steps or math.inf
@@ -122,7 +129,16 @@ def fit(
     return Fit(state, record.history, caught.signal)
 
 
-def _check(steps, seconds, log_every, save_every, resume, out) -> None:
+def check(
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    log_every: int = 50,
+    save_every: int = 1000,
+) -> None:
+    """Raises what `fit` raises of these arguments, before a state is built or compiled."""
     if (steps is None) == (seconds is None):
         raise ValueError(f"give either steps or seconds, got steps={steps}, seconds={seconds}")
     for name, value in (("steps", steps), ("log_every", log_every), ("save_every", save_every)):
@@ -132,6 +148,14 @@ def _check(steps, seconds, log_every, save_every, resume, out) -> None:
         raise ValueError(f"seconds must be positive and finite, got {seconds}")
     if resume and out is None:
         raise ValueError("resume=True needs out, the run directory to go on with, got None")
+    if out is None:
+        return
+    rundir.check_writable(out)
+    newest = checkpoint.latest_step(rundir.checkpoints(out))
+    if newest is not None and not resume:
+        raise ValueError(
+            f"out={out} holds a run of {newest} steps: resume it, or name another directory"
+        )
 
 
 class _Files:
@@ -146,7 +170,7 @@ class _Files:
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, out, config, resume: bool, keep: int) -> Iterator["_Files"]:
+    def opened(cls, out, config, keep: int) -> Iterator["_Files"]:
         """Opens them; closing waits for the checkpoints under way."""
         files = cls(None if out is None else Path(out), dict(config or {}))
         if files._out is None:
@@ -154,10 +178,6 @@ class _Files:
             return
         folder = rundir.checkpoints(files._out)
         files._newest = newest = checkpoint.latest_step(folder)
-        if newest is not None and not resume:
-            raise ValueError(
-                f"out={out} holds a run of {newest} steps: resume it, or name another directory"
-            )
         with (
             checkpoint.Checkpoints(folder, keep=keep) as files._checkpoints,
             rundir.CsvLog(files._out, step=newest or 0) as files._log,

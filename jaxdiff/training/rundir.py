@@ -6,8 +6,10 @@ RUN/checkpoints/   one folder a checkpoint (see `checkpoint`)
 """
 
 import csv
+import errno
 import io
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +17,15 @@ from typing import Any, Self, TextIO
 
 from jaxdiff.data import files
 
-__all__ = ["CsvLog", "checkpoints", "log", "read_config", "read_log", "write_config"]
+__all__ = [
+    "CsvLog",
+    "check_writable",
+    "checkpoints",
+    "log",
+    "read_config",
+    "read_log",
+    "write_config",
+]
 
 
 def checkpoints(run: str | Path) -> Path:
@@ -26,6 +36,16 @@ def checkpoints(run: str | Path) -> Path:
 def log(run: str | Path) -> Path:
     """Where a run's log lies."""
     return Path(run) / "log.csv"
+
+
+def check_writable(run: str | Path) -> None:
+    """Raises the fitting OSError if `run` cannot be made, or be written in."""
+    path = Path(run).absolute()
+    there = next(p for p in (path, *path.parents) if p.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    if not os.access(there, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
 def write_config(run: str | Path, config: Mapping[str, Any], total: int | None = None) -> None:
