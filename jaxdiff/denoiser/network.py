@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -89,7 +90,8 @@ class Denoiser:
         """Raises ValueError where this parametrization cannot be solved at a noisy level."""
         if arrays.is_traced((levels, self.parametrization)):
             return
-        det = np.asarray(determinant(self.parametrization, levels))
+        with jax.ensure_compile_time_eval():  # numbers, even where the caller is being traced
+            det = np.asarray(determinant(self.parametrization, levels))
         bad = (np.asarray(levels.sigma) > 0) & (det == 0)
         if np.any(bad):
             name = type(self.parametrization).__name__.lower()

@@ -51,14 +51,14 @@ def from_steps(schedule: Schedule, steps, *, end: NoiseLevel | None = CLEAN) -> 
     Raises:
         ValueError: no steps, wrong rank, a time off the clock, or times that do not fall.
     """
-    steps = jnp.asarray(steps, arrays.float_dtype())
+    given, steps = steps, jnp.asarray(steps, arrays.float_dtype())
     if steps.ndim != 1 or steps.size == 0:
         raise ValueError(f"steps must have shape [K] with K >= 1, got {list(steps.shape)}")
-    _check_falling("steps", steps)
+    _check_falling("steps", given)
     low, high = (arrays.concrete(v) for v in (schedule.t_min, schedule.t_max))
     if low is not None and high is not None:
         slack = 1e-6 * float(np.max(high))  # the float32 image of an end of the clock
-        check_range("steps", steps, min(0.0, float(np.min(low))), float(np.max(high)) + slack)
+        check_range("steps", given, min(0.0, float(np.min(low))), float(np.max(high)) + slack)
     return make_grid(schedule(steps), schedule, end, schedule.prior_std)
 
 

@@ -6,6 +6,7 @@ x_s = alpha_s x0 + sqrt(sigma_s**2 - l**2) eps + std noise,    l = eta sigma_s s
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -44,10 +45,11 @@ class Ancestral:
         """Raises ValueError if eta asks for more noise than a level of the grid holds."""
         if arrays.is_traced((self.eta, grid.levels)):
             return
-        t, s = grid.pairs
-        noisy = np.asarray(t.sigma) > 0
-        share = np.where(noisy, snr_drop(t._replace(sigma=jnp.where(noisy, t.sigma, 1)), s), 0)
-        largest = np.max(np.square(self.eta) * np.where(np.asarray(s.sigma) > 0, share, 0))
+        with jax.ensure_compile_time_eval():  # numbers, even where the caller is being traced
+            t, s = grid.pairs
+            share = snr_drop(t._replace(sigma=jnp.where(t.sigma > 0, t.sigma, 1)), s)
+            share = np.asarray(jnp.where(s.sigma > 0, share, 0))
+        largest = np.max(np.square(self.eta)) * np.max(share)
         if np.max(self.eta) > 1 and largest > 1:
             raise ValueError(
                 f"eta must keep eta**2 (1 - r) <= 1 on every step, got {np.max(self.eta):g},"

@@ -70,7 +70,7 @@ def sample(
     if x_T is None or (noise is None and sampler.noises):
         keys = example_keys(key, shape[0])
     trees = (arrays.as_pytree(denoise), grid, sampler)
-    trees = jax.tree.map(lambda a: jnp.asarray(a, dtype) if isinstance(a, float) else a, trees)
+    trees = jax.tree.map(lambda a: _strong(a, dtype), trees)
     return _run(
         keys, *trees, x_T, noise, shape=shape, dtype=dtype, keep_path=keep_path, callback=callback
     )
@@ -101,6 +101,13 @@ def _run(keys, denoise, grid, sampler, x_T, noise, *, shape, dtype, keep_path, c
     start = x_T, sampler.init(x_T, denoise, grid)
     (x_0, _), path = jax.lax.scan(body, start, (steps, *grid.pairs, noise))
     return jnp.concatenate([x_T[None], path]) if keep_path else x_0
+
+
+def _strong(a: Any, dtype: Any) -> Any:
+    """Python numbers and weakly typed arrays as arrays: eta = 0.5 in any form is one program."""
+    if isinstance(a, float) or getattr(a, "weak_type", False):
+        return jnp.array(a, dtype)
+    return a
 
 
 def draw_noise(key: Array, grid: Grid, sampler: Sampler, shape: tuple[int, ...]) -> Array:
