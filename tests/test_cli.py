@@ -117,8 +117,9 @@ def test_evaluate_prints_and_writes_the_table(run, tmp_path, capsys):
     assert records[0]["n"] == 60
 
 
-def test_inspect_shows_the_run(run, capsys):
-    assert main(["inspect", str(run)]) == 0
+def test_inspect_shows_the_run(run, tmp_path, capsys):
+    assert main(["inspect", str(run), "--plot", str(tmp_path / "loss.png")]) == 0
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     shown = capsys.readouterr().out
     for words in ('"width": 16', "conditioning", "total", "grad_norm", "steps: 40 of 40"):
         assert words in shown
@@ -165,6 +166,16 @@ def test_resume_goes_on_and_equals_a_run_in_one(points, tmp_path):
     assert rundir.read_config(halves)[1] == 40
 
 
+def test_overwrite_removes_the_run_and_nothing_else(points, tmp_path):
+    command = ["train", str(points), "--out", str(tmp_path), *SMALL]
+    assert main([*command, "--steps", "12"]) == 0
+    (tmp_path / "samples.npz").write_bytes(b"kept")
+    assert main([*command, "--steps", "5", "--overwrite"]) == 0
+    assert checkpoint.finished_steps(rundir.checkpoints(tmp_path)) == [5]
+    assert [row["step"] for row in rundir.read_log(tmp_path)] == [5]
+    assert (tmp_path / "samples.npz").read_bytes() == b"kept"
+
+
 def complaint(arguments, capsys):
     """What a command that must fail says."""
     status = main([str(a) for a in arguments])
@@ -183,6 +194,7 @@ def complaint(arguments, capsys):
         (["train", "digits", "--preset", "best"], "preset must be one of digits, mlp"),
         (["train", "digits", "--preset", "mlp"], "for vectors, got examples of shape [8, 8, 1]"),
         (["train", "digits", "--steps", "1", "--seconds", "1"], "--steps or --seconds, got both"),
+        (["train", "digits", "--resume", "--overwrite"], "give one of them"),
         (["train", "digits", "--steps", "0", "--out", "{tmp}/x"], "steps must be a positive"),
         (["train", "digits", "--seconds", "-1", "--out", "{tmp}/x"], "seconds must be positive"),
         (["train", "digits", "--schedule.options", "b", "1"], "must be among offset, got 'b'"),
@@ -282,7 +294,7 @@ def test_overview_is_quick():
     """It imports no network, optimiser, plotting or parsing library."""
     code = "import sys; from jaxdiff.cli import main; s = main(['--help']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    shown, modules = done.stdout.rsplit("jaxdiff evaluate", 1)
+    shown, modules = done.stdout.rsplit("jaxdiff inspect", 1)
     for command in ("train", "sample", "inspect"):
         assert command in shown
     heavy = {"flax", "optax", "orbax", "tyro", "matplotlib", "sklearn", "diffrax"}

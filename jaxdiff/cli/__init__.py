@@ -33,6 +33,7 @@ A first run, some minutes on a laptop:
   jaxdiff train digits --out run --seconds 300
   jaxdiff sample run --n 900 --out samples.npz --plot samples.png
   jaxdiff evaluate run --samples samples.npz
+  jaxdiff inspect run --plot loss.png
 """
 
 

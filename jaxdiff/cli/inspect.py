@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxdiff import config as configs
+from jaxdiff import plots
 from jaxdiff.cli import runs
 from jaxdiff.config import build
 from jaxdiff.training import checkpoint, rundir
@@ -26,6 +27,8 @@ class Inspect:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run directory."""
+    plot: Path | None = None
+    """A picture of the loss to write, .png, .pdf or .svg."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,6 +44,8 @@ def main(arguments: Sequence[str]) -> int:
     total = "not known yet" if run.total is None else run.total
     console.print(f"steps: {found[-1] if found else 0} of {total}", highlight=False)
     console.print(f"checkpoints: {', '.join(map(str, found)) or 'none'}", highlight=False)
+    if args.plot is not None:
+        plots.loss_curve(rundir.log(args.run), args.plot, title=f"Training of {args.run}")
     return 0
 
 

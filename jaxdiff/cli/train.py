@@ -48,6 +48,8 @@ class Train:
     """Of parameters, noise and the order of the data."""
     resume: bool = False
     """Go on with the run in --out, or begin if there is none."""
+    overwrite: bool = False
+    """Begin anew in --out, whose run is removed."""
     dry_run: bool = False
     """Print the resolved configuration, train nothing."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
@@ -72,7 +74,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if args.out is None:
         raise ValueError("--out RUN is needed: the directory to write the run to")
-    training.check(**_call(args, config))
+    training.check(**{**_call(args, config), "resume": args.resume or args.overwrite})
+    if args.overwrite:
+        rundir.clear(args.out)
     console = Console(stderr=True)
     size = build.count_parameters(abstract.params)
     console.print(
@@ -128,6 +132,8 @@ def _resolved(args: Train) -> Config:
     changed: dict[str, Any] = {} if args.seed is None else {"seed": args.seed}
     if args.steps is not None or args.seconds is not None:
         changed |= {"steps": args.steps, "seconds": args.seconds}
+    if args.resume and args.overwrite:
+        raise ValueError("--resume goes on with a run, --overwrite removes it: give one of them")
     config = args.config
     return dataclasses.replace(
         config,

@@ -10,6 +10,7 @@ import errno
 import io
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +47,14 @@ def check_writable(run: str | Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
     if not os.access(there, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+
+
+def clear(run: str | Path) -> None:
+    """Removes a run's config, log and checkpoints, and nothing else that lies there."""
+    for name in ("config.json", "log.csv"):
+        (Path(run) / name).unlink(missing_ok=True)
+    if checkpoints(run).is_dir():
+        shutil.rmtree(checkpoints(run))
 
 
 def write_config(run: str | Path, config: Mapping[str, Any], total: int | None = None) -> None:
