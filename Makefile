@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= runs/demo
-SECONDS ?= 285
+TRAIN_SECONDS ?= 285
 JAXDIFF = $(VENV)/bin/jaxdiff
 
 .PHONY: demo test slow lint format clean
@@ -15,9 +15,16 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	$(JAXDIFF) train digits --out $(OUT) --seconds $(SECONDS) --overwrite
+	$(JAXDIFF) train digits --out $(OUT) --seconds $(TRAIN_SECONDS) --overwrite
 	$(JAXDIFF) sample $(OUT) --n 1797 --steps 50 --out $(OUT)/samples.npz --plot $(OUT)/samples.png
 	$(JAXDIFF) evaluate $(OUT) --data digits --samples $(OUT)/samples.npz --out $(OUT)/metrics.csv
+	$(JAXDIFF) inspect $(OUT) --plot $(OUT)/loss.png
+	@echo
+	@echo "Samples: $(OUT)/samples.png   loss: $(OUT)/loss.png   table: $(OUT)/metrics.csv"
+	@echo "Try next:"
+	@echo "  $(JAXDIFF) sample $(OUT) --n 36 --label 3 --steps 10 --out three.npz --plot three.png"
+	@echo "  $(JAXDIFF) train digits --out runs/mine --seconds 600 --optimizer.lr 1e-3"
+	@echo "  $(JAXDIFF) train --help"
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4
