@@ -120,7 +120,9 @@ def test_nan_stops_and_the_last_good_checkpoint_stays(tmp_path, job):
             batch = data.batch_at(t)
             return {**batch, "y": batch["y"] * (jnp.nan if t == 12 else 1)}
 
-    with pytest.raises(FloatingPointError, match=r"nan at step 13; .* checkpoint is that of step 10"):
+    with pytest.raises(
+        FloatingPointError, match=r"nan at step 13; .* checkpoint is that of step 10"
+    ):
         training.fit(step, state, Spoilt(), steps=100, out=tmp_path, save_every=10, **QUIET)
     assert checkpoint.finished_steps(rundir.checkpoints(tmp_path)) == [10]
     back = training.restore(rundir.checkpoints(tmp_path), state)
@@ -160,6 +162,20 @@ def test_refuses_metrics_that_are_no_scalars(toy, key):
     step = training.make_train_step(loss, training.adam())
     with pytest.raises(ValueError, match=r"scalars, got shapes .*per_example.*16"):
         training.fit(step, toy.start(key), toy.Regression(), steps=1, show=False)
+
+
+def test_batches_go_through_place(toy, job):
+    step, state, data = job
+    seen = []
+
+    def place(batch):
+        seen.append(batch)
+        return {**batch, "y": 0 * batch["y"] + 3.0}
+
+    done = training.fit(step, state, data, steps=3, place=place, **QUIET)
+    constant = type("Constant", (), {"batch_at": lambda self, t: place(data.batch_at(t))})
+    same(done.state, training.fit(step, state, constant(), steps=3, **QUIET).state, toy)
+    assert len(seen) == 6
 
 
 def test_out_below_a_file_is_an_error(tmp_path, job):
