@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxdiff import config as configs
-from jaxdiff import losses, models
+from jaxdiff import grids, losses, models
 from jaxdiff.config import build, fields
 from jaxdiff.typing import Schedule
 
@@ -167,7 +167,7 @@ def test_every_weight_trains(name):
     jax.eval_shape(build.build_step(config), state, batch_like(config))
 
 
-@pytest.mark.parametrize("name", configs.GRIDS)
+@pytest.mark.parametrize("name", grids.GRIDS)
 def test_every_grid_has_its_steps(name):
     schedule = configs.ScheduleConfig(name="linear_betas")
     grid = build.build_grid(mlp(schedule=schedule), name, 10)

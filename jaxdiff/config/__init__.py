@@ -5,7 +5,6 @@
 
 from jaxdiff.config.codec import changes, from_json, to_json
 from jaxdiff.config.fields import (
-    GRIDS,
     MODELS,
     SCHEDULES,
     Config,
@@ -23,7 +22,6 @@ from jaxdiff.config.fields import (
 from jaxdiff.config.presets import PRESETS, preset, preset_for
 
 __all__ = [
-    "GRIDS",
     "MODELS",
     "PRESETS",
     "SCHEDULES",

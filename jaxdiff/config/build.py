@@ -12,9 +12,10 @@ from jax import Array
 
 from jaxdiff import data, losses, models, schedules, training
 from jaxdiff import parametrization as parametrizations
-from jaxdiff.config.fields import GRIDS, SCHEDULES, Config, DataConfig
+from jaxdiff.config.fields import SCHEDULES, Config, DataConfig
 from jaxdiff.data import Dataset
 from jaxdiff.denoiser import Denoiser, clip_x0, make_denoiser
+from jaxdiff.grids import GRIDS
 from jaxdiff.samplers import make_sampler
 from jaxdiff.typing import Denoise, Grid, Sampler, Schedule
 

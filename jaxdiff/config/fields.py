@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Literal
 
 import tyro
 
-from jaxdiff import grids, losses, schedules
+from jaxdiff import losses, schedules
 from jaxdiff.denoiser import TIME_FEATURES
+from jaxdiff.grids import GRIDS
 from jaxdiff.parametrization import PARAMETRIZATIONS
 from jaxdiff.samplers.registry import SAMPLERS
 
 __all__ = [
-    "GRIDS",
     "MODELS",
     "SCHEDULES",
     "Config",
@@ -59,17 +59,6 @@ SCHEDULES: dict[str, Callable] = {
     "su_betas": _chain(schedules.su_betas),
 }
 """Schedules by name; their factories' keywords are what `ScheduleConfig.options` may hold."""
-
-GRIDS: dict[str, Callable] = {
-    "uniform": grids.uniform,
-    "uniform_log_snr": grids.uniform_log_snr,
-    "karras": grids.karras,
-    "quadratic": grids.quadratic,
-    "leading": grids.leading,
-    "trailing": grids.trailing,
-    "linspace": grids.linspace,
-}
-"""Grids by name, each `grid(schedule, num_steps)`."""
 
 Embedding = Literal["sinusoidal", "fourier"]
 DType = Literal["bfloat16", "float16", "float32"]

@@ -9,7 +9,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from battery import SCHEDULES, each_schedule
+from tests.battery import SCHEDULES, each_schedule
 
 from jaxdiff import exact, grids, schedules
 from jaxdiff.samplers import SAMPLERS, draw_noise, example_keys, make_sampler, sample
