@@ -3,7 +3,8 @@
 They know arrays, not diffusion: `t` is any time feature, the output whatever it is trained to be.
 """
 
+from jaxdiff.models.dit import DiT
 from jaxdiff.models.mlp import MLP
 from jaxdiff.models.unet import UNet, ddpm_cifar10
 
-__all__ = ["MLP", "UNet", "ddpm_cifar10"]
+__all__ = ["MLP", "DiT", "UNet", "ddpm_cifar10"]

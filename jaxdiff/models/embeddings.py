@@ -171,8 +171,14 @@ def check_inputs(
             got = "no dict" if given is None else f"keys {given}"
             raise ValueError(f"cond must be a dict with keys {names}, got {got}")
     elif names and cond is None:
-        null = "label -1" if num_classes else "the zero vector"
-        raise ValueError(f"cond is missing: the network takes a {names[0]}; {null} stands for none")
+        field, null = (
+            (f"num_classes={num_classes}", "label -1")
+            if num_classes
+            else (f"cond_dim={cond_dim}", "the zero vector")
+        )
+        raise ValueError(
+            f"cond is missing: a network with {field} takes a {names[0]}; {null} stands for none"
+        )
     elif not names and cond is not None:
         raise ValueError(
             "cond must be None: the network was built with num_classes=0 and cond_dim=0, "

@@ -86,11 +86,9 @@ def group_norm(groups: int, *, dtype: Any = None, name: str) -> nn.GroupNorm:
 
     Source: Wu and He 2018, arXiv:1803.08494, eq. 1-3.
     """
-    # The two-pass variance: E[x^2] - E[x]^2 loses digits where a group's mean is large.
     return nn.GroupNorm(
         groups,
         epsilon=1e-5,
-        use_fast_variance=False,
         dtype=dtype,
         param_dtype=arrays.float_dtype(),
         name=name,
@@ -111,7 +109,6 @@ def layer_norm(*, affine: bool = True, dtype: Any = None, name: str) -> nn.Layer
         epsilon=1e-5,
         use_scale=affine,
         use_bias=affine,
-        use_fast_variance=False,
         dtype=dtype,
         param_dtype=arrays.float_dtype(),
         name=name,

@@ -69,6 +69,12 @@ class MLP(nn.Module):
             num_classes=self.num_classes,
             cond_dim=self.cond_dim,
         )
+        if self.width < 1 or self.depth < 0:
+            raise ValueError(
+                f"width must be positive and depth not negative, got {self.width}, {self.depth}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
         emb = embeddings.Conditioning(
             self.width,
             embedding=self.embedding,
