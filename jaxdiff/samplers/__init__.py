@@ -2,8 +2,21 @@
 
 from jaxdiff.samplers.ancestral import ddim, ddpm
 from jaxdiff.samplers.base import draw_noise, example_keys, sample
+from jaxdiff.samplers.deis import deis, lms
+from jaxdiff.samplers.dpm_solver import (
+    dpm_solver,
+    dpmpp_1s,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    dpmpp_2s,
+    dpmpp_3m,
+    dpmpp_3m_sde,
+    dpmpp_3s,
+)
+from jaxdiff.samplers.edm import dpm2, dpm2_ancestral, euler, euler_ancestral, heun
 from jaxdiff.samplers.latents import circular, ddim_encode, heun_encode, slerp
 from jaxdiff.samplers.registry import SAMPLERS, make_sampler
+from jaxdiff.samplers.unipc import unipc
 
 __all__ = [
     "SAMPLERS",
@@ -11,10 +24,26 @@ __all__ = [
     "ddim",
     "ddim_encode",
     "ddpm",
+    "deis",
+    "dpm2",
+    "dpm2_ancestral",
+    "dpm_solver",
+    "dpmpp_1s",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_2s",
+    "dpmpp_3m",
+    "dpmpp_3m_sde",
+    "dpmpp_3s",
     "draw_noise",
+    "euler",
+    "euler_ancestral",
     "example_keys",
+    "heun",
     "heun_encode",
+    "lms",
     "make_sampler",
     "sample",
     "slerp",
+    "unipc",
 ]

@@ -8,6 +8,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxdiff.samplers.ancestral import ddim, ddpm
+from jaxdiff.samplers.deis import deis, lms
+from jaxdiff.samplers.dpm_solver import (
+    dpm_solver,
+    dpmpp_1s,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    dpmpp_2s,
+    dpmpp_3m,
+    dpmpp_3m_sde,
+    dpmpp_3s,
+)
+from jaxdiff.samplers.edm import dpm2, dpm2_ancestral, euler, euler_ancestral, heun
+from jaxdiff.samplers.unipc import unipc
 from jaxdiff.typing import Sampler
 
 __all__ = ["SAMPLERS", "Row", "make_sampler"]
@@ -27,9 +40,30 @@ class Row(NamedTuple):
     refuses: str = ""
 
 
+_LU = "Lu et al. 2022, arXiv:2206.00927"
+_LU_PP = "Lu et al. 2022, arXiv:2211.01095"
+_KARRAS = "Karras et al. 2022, arXiv:2206.00364"
+_CLOCK = "alpha = 0 (zero terminal SNR): the clock sigma / alpha ends there"
+
 SAMPLERS: dict[str, Row] = {
     "ddpm": Row(ddpm, "Ho et al. 2020, arXiv:2006.11239"),
     "ddim": Row(ddim, "Song et al. 2021, arXiv:2010.02502"),
+    "dpm_solver": Row(dpm_solver, _LU, _CLOCK),
+    "dpmpp_1s": Row(dpmpp_1s, _LU_PP),
+    "dpmpp_2s": Row(dpmpp_2s, _LU_PP, _CLOCK),
+    "dpmpp_3s": Row(dpmpp_3s, _LU_PP, _CLOCK),
+    "dpmpp_2m": Row(dpmpp_2m, _LU_PP, _CLOCK),
+    "dpmpp_3m": Row(dpmpp_3m, _LU_PP, _CLOCK),
+    "dpmpp_2m_sde": Row(dpmpp_2m_sde, _LU_PP, _CLOCK),
+    "dpmpp_3m_sde": Row(dpmpp_3m_sde, _LU_PP, _CLOCK),
+    "unipc": Row(unipc, "Zhao et al. 2023, arXiv:2302.04867", _CLOCK),
+    "deis": Row(deis, "Zhang and Chen 2023, arXiv:2204.13902", _CLOCK),
+    "lms": Row(lms, "k-diffusion (K. Crowson)", _CLOCK),
+    "euler": Row(euler, _KARRAS, _CLOCK),
+    "heun": Row(heun, _KARRAS, _CLOCK),
+    "dpm2": Row(dpm2, "k-diffusion (K. Crowson)", _CLOCK),
+    "euler_ancestral": Row(euler_ancestral, "k-diffusion (K. Crowson)"),
+    "dpm2_ancestral": Row(dpm2_ancestral, "k-diffusion (K. Crowson)", _CLOCK),
 }
 
 

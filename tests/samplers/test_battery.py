@@ -21,6 +21,12 @@ pytestmark = pytest.mark.usefixtures("strict")
 HYPERPARAMETERS = {
     "ddpm": [{}, {"variance": "large"}, {"variance": "large", "last_noise": 1.0}],
     "ddim": [{}, {"eta": 0.5}, {"eta": 1.0}],
+    "dpm_solver": [{"order": 2}, {"order": 3}],
+    "dpmpp_2m": [{"form": "midpoint"}, {"form": "heun"}],
+    "dpmpp_3m": [{"form": "corrected"}, {"form": "ported", "warm_down": True}],
+    "unipc": [{"order": 2, "variant": "bh1"}, {"order": 3, "variant": "bh2"}],
+    "deis": [{"order": 3, "clock": "t"}, {"order": 3, "clock": "log_rho"}],
+    "heun": [{}, {"s_churn": 4.0, "s_min": 0.05, "s_max": 50.0, "s_noise": 1.003}],
 }
 CASES = [(name, hyper) for name in SAMPLERS for hyper in HYPERPARAMETERS.get(name, [{}])]
 IDS = ["-".join([name, *map(str, hyper.values())]) for name, hyper in CASES]
