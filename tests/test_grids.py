@@ -58,10 +58,11 @@ def test_linspace_is_baos_rounding(count):
     assert steps(grids.linspace(CHAIN, count)) == literature
 
 
-@pytest.mark.parametrize("count", [10, 25])
+@pytest.mark.parametrize("count", [10, 50])
 def test_quadratic_is_ddims_quad(count):
     literature = [int(v) + 1 for v in np.linspace(0, np.sqrt(0.8 * N), count) ** 2]
-    assert steps(grids.quadratic(CHAIN, count)) == literature[::-1]
+    # from 30 steps on the first ones coincide; from a step to itself their code moves nothing
+    assert steps(grids.quadratic(CHAIN, count)) == sorted(set(literature), reverse=True)
 
 
 def test_one_step_begins_at_the_noisy_end():
@@ -317,7 +318,7 @@ def test_vmap_over_given_levels_equals_a_loop():
         (lambda: grids.leading(CHAIN, 1000, offset=1), "steps must lie in"),
         (lambda: grids.trailing(schedules.cosine(), 5), "from_betas"),
         (lambda: grids.linspace(schedules.edm(), 5), "from_betas"),
-        (lambda: grids.quadratic(CHAIN, 1000), "must fall"),
+        (lambda: grids.quadratic(CHAIN, 1001), "at most the chain's 1000"),
         (lambda: grids.quadratic(CHAIN, 5, fraction=0.0), "fraction"),
         (lambda: grids.karras(CHAIN, 5, rho=0.0), "rho"),
         (lambda: grids.from_steps(CHAIN, []), "shape"),
