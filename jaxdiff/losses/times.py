@@ -149,7 +149,8 @@ class LossHistory:
             The new history.
         """
         bins = self.counts.shape[0]
-        u = (t - cleanest_time(schedule)) / working_span(schedule)
+        inside = 0.5 if whole_steps(schedule) else 0.0  # the middle of a step's own cell
+        u = (t - cleanest_time(schedule) + inside) / working_span(schedule)
         index = jnp.clip(jnp.floor(u * bins), 0, bins - 1).astype(jnp.int32)
 
         def push(history, entry):
