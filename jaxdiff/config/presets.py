@@ -23,7 +23,13 @@ PRESETS: dict[str, Config] = {
     # resampling without weights, small batches, and one label a digit to make the most of them.
     "digits": Config(
         model=UNetConfig(
-            channels=32, multipliers=(1, 2), attention=(), groups=8, skip="add", resample="pool"
+            channels=32,
+            multipliers=(1, 2),
+            attention=(),
+            skip="add",
+            resample="pool",
+            dropout=0.1,
+            groups=8,
         ),
         loss=LossConfig(weight="plain"),
         optimizer=OptimizerConfig(lr=2e-3, b2=0.99),

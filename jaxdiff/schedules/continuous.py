@@ -15,6 +15,18 @@ from jaxdiff.typing import NoiseLevel
 __all__ = ["cosine", "edm", "linear_vp", "rectified", "sub_vp", "ve"]
 
 
+def _beta_integral(schedule, t: Array) -> Array:
+    """B(t) of a linear beta."""
+    return schedule.beta_min * t + 0.5 * (schedule.beta_max - schedule.beta_min) * t**2
+
+
+def _beta_time(schedule, integral: Array) -> Array:
+    """The positive root of B(t) = integral, in its form without cancellation."""
+    slope = schedule.beta_max - schedule.beta_min
+    root = safe_sqrt(schedule.beta_min**2 + 2 * slope * integral)
+    return 2 * integral / (schedule.beta_min + root)
+
+
 @arrays.pytree
 class LinearVP:
     """Variance preserving with beta(t) linear; see `linear_vp`."""
@@ -28,15 +40,12 @@ class LinearVP:
     def __call__(self, t) -> NoiseLevel:
         """The level at t >= 0."""
         t = clock(t)
-        integral = self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
+        integral = _beta_integral(self, t)
         return NoiseLevel(t, jnp.exp(-0.5 * integral), safe_sqrt(-jnp.expm1(-integral)))
 
     def time(self, log_snr) -> Array:
-        """The positive root of the integral of beta, in its form without cancellation."""
-        integral = -log_alpha_bar(log_snr)
-        slope = self.beta_max - self.beta_min
-        root = safe_sqrt(self.beta_min**2 + 2 * slope * integral)
-        return 2 * integral / (self.beta_min + root)
+        """-log alpha**2 is the integral B(t), solved for t."""
+        return _beta_time(self, -log_alpha_bar(log_snr))
 
 
 def linear_vp(beta_min=0.1, beta_max=20.0) -> LinearVP:
@@ -126,15 +135,12 @@ class SubVP:
     def __call__(self, t) -> NoiseLevel:
         """The level at t >= 0."""
         t = clock(t)
-        integral = self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
+        integral = _beta_integral(self, t)
         return NoiseLevel(t, jnp.exp(-0.5 * integral), -jnp.expm1(-integral))
 
     def time(self, log_snr) -> Array:
         """alpha / sigma = 1 / (2 sinh(B / 2)), then B(t) solved for t."""
-        integral = 2 * jnp.arcsinh(0.5 * jnp.exp(-0.5 * log_snr))
-        slope = self.beta_max - self.beta_min
-        root = safe_sqrt(self.beta_min**2 + 2 * slope * integral)
-        return 2 * integral / (self.beta_min + root)
+        return _beta_time(self, 2 * jnp.arcsinh(0.5 * jnp.exp(-0.5 * log_snr)))
 
 
 def sub_vp(beta_min=0.1, beta_max=20.0) -> SubVP:
