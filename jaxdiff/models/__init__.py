@@ -5,6 +5,6 @@ They know arrays, not diffusion: `t` is any time feature, the output whatever it
 
 from jaxdiff.models.dit import DiT
 from jaxdiff.models.mlp import MLP
-from jaxdiff.models.unet import UNet, ddpm_cifar10, digits
+from jaxdiff.models.unet import UNet, ddpm_cifar10
 
-__all__ = ["MLP", "DiT", "UNet", "ddpm_cifar10", "digits"]
+__all__ = ["MLP", "DiT", "UNet", "ddpm_cifar10"]

@@ -16,7 +16,7 @@ from jax import Array
 from jaxdiff import arrays
 from jaxdiff.models import embeddings, layers
 
-__all__ = ["UNet", "ddpm_cifar10", "digits"]
+__all__ = ["UNet", "ddpm_cifar10"]
 
 SKIPS = ("concat", "add")
 RESAMPLES = ("conv", "pool")
@@ -220,25 +220,3 @@ def ddpm_cifar10(**changes: Any) -> UNet:
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B, and the configuration of their release.
     """
     return UNet(**{"dropout": 0.1, **changes})
-
-
-def digits(**changes: Any) -> UNet:
-    """A network for 8x8 images that trains within minutes on two CPU cores: the digits preset.
-
-    Ten classes, so that samples can be had by label; two levels without attention; added skips
-    and pooling, which take some .7 of the time of concatenated skips and convolutions on a CPU.
-
-    Args:
-        **changes: fields of `UNet` to set otherwise, such as `num_classes=0`.
-    """
-    fields = {
-        "channels": 32,
-        "multipliers": (1, 2),
-        "attention": (),
-        "skip": "add",
-        "resample": "pool",
-        "num_classes": 10,
-        "dropout": 0.1,
-        "groups": 8,
-    }
-    return UNet(**{**fields, **changes})
