@@ -137,8 +137,10 @@ def test_expected_loss_under_log_normal_times(key):
 # -- both ends of the path
 
 
-@pytest.mark.parametrize("parametrized", ["v", "x0", "flow", "edm"])
-@pytest.mark.parametrize("name", ["cosine", "betas_zero_snr"])
+@pytest.mark.parametrize(
+    ("name", "parametrized"),
+    [("cosine", "v"), ("cosine", "x0"), ("cosine", "flow"), ("betas_zero_snr", "edm")],
+)
 def test_zero_terminal_snr_is_finite(name, parametrized, key):
     schedule = battery.SCHEDULES[name]
     ends = jnp.stack([schedules.cleanest_time(schedule), jnp.float32(schedule.t_max)])

@@ -147,7 +147,7 @@ def test_history_keeps_the_latest_losses_newest_last():
     np.testing.assert_array_equal(history.losses, [[6, 7, 8], [0, 10, 20]])
 
 
-@pytest.mark.parametrize("steps", [50, 100, 250, 1000])
+@pytest.mark.parametrize("steps", [50, 100])
 def test_history_gives_every_step_of_a_chain_its_own_bin(steps):
     schedule = schedules.from_betas(schedules.linear_betas(steps))
     t = jnp.arange(1.0, steps + 1)
