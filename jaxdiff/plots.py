@@ -112,7 +112,7 @@ def loss_curve(
 ) -> None:
     """Draws a column of a training log against the step: raw values, and a smooth line over them.
 
-    The line is a moving mean over a twenty-fifth of the values. The vertical axis is logarithmic
+    The line is a moving mean over a twenty-fifth of the values, at least two. The vertical axis is logarithmic
     where all values are positive.
 
     Args:
@@ -131,8 +131,8 @@ def loss_curve(
     figure = _figure(7, 4)
     axes = figure.add_subplot(xlabel="step", ylabel=column, title=title or "")
     axes.plot(step, value, color=RAW, linewidth=1, label="as logged")
-    width = len(value) // 25
-    if width > 1:
+    width = max(len(value) // 25, 2)
+    if len(value) > width:
         axes.plot(step, _moving_mean(value, width), color=SMOOTH, linewidth=2, label="smoothed")
         axes.legend(frameon=False)
     if value.min() > 0:
