@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,11 @@ from jaxdiff.cli.sample import _spread_labels
 from jaxdiff.training import checkpoint, rundir
 
 SMALL = ["--model.width", "16", "--model.depth", "1", "--training.log-every", "10"]
+
+EPS = ["--parametrization.name", "eps"]
+FLOOR = ["--loss.times", "importance", "--loss.times-options", "floor"]
+LENGTH = ["--training.steps", "7", "--training.seconds", "5"]
+CHAIN = ["--schedule.name", "linear_betas", "--schedule.options", "num_steps"]
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +203,28 @@ def complaint(arguments, capsys):
         (["train", "digits", "--resume", "--overwrite"], "give one of them"),
         (["train", "digits", "--steps", "0", "--out", "{tmp}/x"], "steps must be a positive"),
         (["train", "digits", "--seconds", "-1", "--out", "{tmp}/x"], "seconds must be positive"),
-        (["train", "digits", "--schedule.options", "b", "1"], "must be among offset, got 'b'"),
+        (["train"], "DATA comes first"),
+        (["train", "digits", "--dry-run", *EPS], "a network that predicts eps says nothing"),
+        (["train", "digits", "--dry-run", "--sampling.steps", "0"], "num_steps must be"),
+        (["train", "digits", "--dry-run", "--sampling.grid", "leading"], "needs a from_betas"),
+        (["train", "digits", "--dry-run", "--parametrization.sigma-data", "-1"], "sigma_data"),
+        (["train", "digits", "--dry-run", "--training.keep", "0"], "keep must be a positive"),
+        (["train", "digits", "--dry-run", "--training.accumulate", "3"], "accumulate=3"),
+        (["train", "digits", "--dry-run", "--loss.cond-dropout", "2"], "cond_dropout"),
+        (["train", "digits", "--dry-run", *FLOOR, "3"], "floor"),
+        (["train", "digits", "--dry-run", *LENGTH], "either steps or seconds, got steps=7"),
+        (["train", "{points}", "--dry-run", *CHAIN, "500.7"], "num_steps must be a whole number"),
+        (["train", "{words}", "--dry-run", "--model.width", "8"], "must be an array of real"),
+        (["train", "{far}", "--dry-run", "--model.width", "8"], "must lie in [-1, 1]"),
+        (["train", "{points}", "--resume", "--out", "{run}", "--steps", "9"], "40 steps already"),
+        (
+            ["train", "{points}", "--resume", "--out", "{run}", "--seconds", "3"],
+            "a resumed run keeps its number of steps",
+        ),
+        (
+            ["train", "digits", "--schedule.options", "b", "1", "--dry-run"],
+            "must be among offset, got 'b'",
+        ),
         (["train", "digits", "--training.batch-size", "0"], "batch_size must be >= 1, got 0"),
         (["train", "digits", "--optimizer.lr", "-1", "--dry-run"], "'lr'"),
         (["train", "digits", "--model.groups", "7", "--dry-run"], "groups=7"),
@@ -208,6 +235,8 @@ def complaint(arguments, capsys):
         (["sample", "{run}", "--out", "{tmp}/b/a.npz"], "no directory"),
         (["sample", "{run}", "--out", "{tmp}/a.npz", "--n", "0"], "--n must be at least 1"),
         (["sample", "{run}", "--out", "{tmp}/a.npz", "--steps", "0"], "--steps must be"),
+        (["sample", "{run}", "--out", "{tmp}/a.npz", "--seed", "-1"], "--seed must lie in"),
+        (["sample", "{run}", "--out", "{tmp}/a.npz", "--seed", str(2**70)], "--seed must lie in"),
         (["sample", "{run}", "--out", "{tmp}/a.npz", "--label", "2"], "must be in 0..1, got 2"),
         (["sample", "{run}", "--out", "{tmp}/a.npz", "--eta", "-1"], "eta must"),
         (
@@ -224,9 +253,12 @@ def complaint(arguments, capsys):
     ],
 )
 def test_mistakes_end_in_one_line_and_2(arguments, words, run, points, tmp_path, capsys):
-    places = {"{tmp}": str(tmp_path), "{run}": str(run), "{points}": str(points)}
+    places = {"{tmp}": tmp_path, "{run}": run, "{points}": points}
+    for name, x in {"words": np.full((20, 2), "ink"), "far": np.full((20, 2), 9.0)}.items():
+        places[f"{{{name}}}"] = tmp_path / f"{name}.npz"
+        np.savez(places[f"{{{name}}}"], x=x)
     for name, place in places.items():
-        arguments = [argument.replace(name, place) for argument in arguments]
+        arguments = [argument.replace(name, str(place)) for argument in arguments]
     said = complaint(arguments, capsys)
     *notes, last = said.strip().splitlines()
     assert words in last
@@ -253,6 +285,71 @@ def test_unknown_names_list_the_choices(arguments, choices, capsys):
     for choice in choices:
         assert choice in said
     assert "Traceback" not in said
+
+
+def test_overwrite_that_cannot_train_removes_nothing(run, points, capsys):
+    def content():
+        return {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+    before = content()
+    command = ["train", points, "--out", run, "--overwrite", *SMALL]
+    for bad in (["--training.keep", "0"], ["--training.accumulate", "3"], EPS):
+        complaint([*command, *bad], capsys)
+        assert content() == before, bad
+
+
+def test_vectors_that_need_a_range_choose_their_preset(tmp_path, capsys):
+    path = tmp_path / "far.npz"
+    np.savez(path, x=np.linspace(-9, 9, 40).reshape(20, 2))
+    command = ["train", str(path), "--dry-run", "--data.value-range", "-9", "9", *SMALL]
+    assert main(command) == 0
+    config = configs.from_json(json.loads(capsys.readouterr().out))
+    assert config.preset == "mlp"
+    assert config.data.value_range == (-9, 9)
+
+
+def test_dotted_seconds_take_the_place_of_steps(points, capsys):
+    assert main(["train", str(points), "--dry-run", "--training.seconds", "5", *SMALL]) == 0
+    config = configs.from_json(json.loads(capsys.readouterr().out))
+    assert (config.training.steps, config.training.seconds) == (None, 5)
+
+
+META = "checkpoints/40/meta/metadata"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("config.json", b"{", "config.json is damaged"),
+        ("config.json", b"\xff\xfe{}", "config.json is damaged"),
+        ("config.json", b"[" * 100_000, "config.json is damaged"),
+        ("config.json", ("model", {"kind": []}), "config.model.kind must be one of"),
+        ("config.json", ("data", {"shape": [-2]}), "config.json is damaged"),
+        ("log.csv", b"when,loss\n1,2\n", "log.csv is damaged: columns must hold step, seconds"),
+        ("log.csv", b"step,seconds,loss\n1,2,abc\n", "log.csv is damaged: could not convert"),
+        (META, b"{}", "checkpoints/40 is damaged"),
+        (META, b"[", "checkpoints/40 is damaged"),
+        ("checkpoints/40/state/_METADATA", b"x", "checkpoints/40 is damaged"),
+    ],
+)
+def test_a_damaged_run_is_named(name, content, words, run, tmp_path, capsys):
+    broken = tmp_path / "run"
+    shutil.copytree(run, broken)
+    if isinstance(content, tuple):
+        values, total = rundir.read_config(broken)
+        rundir.write_config(broken, {**values, content[0]: content[1]}, total)
+    else:
+        (broken / name).write_bytes(content)
+    arguments = ["inspect", broken]
+    if name.startswith("checkpoints"):
+        arguments = ["sample", broken, "--out", tmp_path / "a.npz", "--n", "1"]
+    assert words in complaint(arguments, capsys)
+
+
+def test_evaluation_of_too_few_samples(run, tmp_path, capsys):
+    draw(run, tmp_path / "a.npz", "--n", "1")
+    said = complaint(["evaluate", run, "--samples", tmp_path / "a.npz"], capsys)
+    assert "samples must hold at least k + 1 = 4 examples, got 1" in said
 
 
 def test_resume_keeps_the_configuration(run, points, capsys):

@@ -63,6 +63,7 @@ def test_what_is_left_out_takes_its_default():
         ({"data": {"shape": [8, "a"]}}, r"config\.data\.shape\[1\] must be a whole number"),
         ({"data": {"source": 7}}, r"config\.data\.source must be a name, got 7"),
         ({"model": {"channels": 8}}, r"config\.model must be a network with its kind"),
+        ({"model": {"kind": []}}, r"config\.model\.kind must be one of mlp, unet, dit"),
         ({"model": {"kind": "gan"}}, r"config\.model\.kind must be one of mlp, unet, dit"),
         ({"model": {"kind": "mlp", "channels": 8}}, r"config\.model must be one of width, .*"),
         ({"schedule": {"options": {"beta_max": "x"}}}, r"options\.beta_max must be a number"),
@@ -122,15 +123,16 @@ def test_every_schedule_trains(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "t", "feature"),
+    ("name", "shift", "t", "feature"),
     [
-        ("cosine", 0.25, 250.0),
-        ("linear_betas", 7.0, 6.0),
-        ("edm", np.exp(2.0), 0.5),  # log(sigma) / 4
+        ("cosine", 1.0, 0.25, 250.0),
+        ("linear_betas", 1.0, 7.0, 6.0),
+        ("linear_betas", 0.5, 7.0, 6.0),
+        ("edm", 1.0, np.exp(2.0), 0.5),  # log(sigma) / 4
     ],
 )
-def test_the_time_feature_suits_the_schedule(name, t, feature):
-    config = mlp(schedule=configs.ScheduleConfig(name=name))
+def test_the_time_feature_suits_the_schedule(name, shift, t, feature):
+    config = mlp(schedule=configs.ScheduleConfig(name=name, shift=shift))
     level = build.build_schedule(config)(jnp.float32(t))
     got = build.build_denoiser(config, None).time_feature(level)
     np.testing.assert_allclose(got, feature, rtol=1e-5)

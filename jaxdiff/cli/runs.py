@@ -10,7 +10,7 @@ from jaxdiff import training
 from jaxdiff.config import Config, build
 from jaxdiff.training import rundir
 
-__all__ = ["Run", "open_run"]
+__all__ = ["Run", "open_run", "read_config"]
 
 
 class Run(NamedTuple):
@@ -40,6 +40,23 @@ def open_run(path: Path) -> Run:
         FileNotFoundError: it is no run directory.
         ValueError: its configuration is damaged or of another version.
     """
+    config, total = read_config(path)
+    try:
+        abstract = jax.eval_shape(lambda: build.build_state(config))
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise ValueError(f"{path / 'config.json'} is damaged: {error}") from error
+    return Run(path, config, total, abstract)
+
+
+def read_config(path: Path) -> tuple[Config, int | None]:
+    """A run's configuration, and the number of steps it goes to, None while unknown.
+
+    Raises:
+        FileNotFoundError: it is no run directory.
+        ValueError: its configuration is damaged or of another version.
+    """
     values, total = rundir.read_config(path)
-    config = configs.from_json(values)
-    return Run(path, config, total, jax.eval_shape(lambda: build.build_state(config)))
+    try:
+        return configs.from_json(values), total
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path / 'config.json'} is damaged: {error}") from error

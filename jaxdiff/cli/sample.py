@@ -50,7 +50,7 @@ class Sample:
     label: int | None = None
     """The class to draw; all classes in the proportions of the data unless given."""
     seed: int = 0
-    """Of all noise."""
+    """Of all noise, 0 <= seed < 2**63."""
     plot: Path | None = None
     """A picture of the first samples to write, .png, .pdf or .svg."""
     raw: bool = False
@@ -88,6 +88,8 @@ def _check(args: Sample) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
+    if not 0 <= args.seed < 2**63:
+        raise ValueError(f"--seed must lie in 0 <= seed < 2**63, got {args.seed}")
     if args.out.suffix != ".npz":
         raise ValueError(f"--out must end in .npz, got {args.out}")
     if args.plot is not None and args.plot.suffix.removeprefix(".") not in plots.FORMATS:

@@ -1,6 +1,7 @@
 """`jaxdiff train`: from data to a run directory."""
 
 import dataclasses
+import itertools
 import json
 import signal
 import sys
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from jaxdiff import config as configs
 from jaxdiff import data, training
+from jaxdiff.cli import runs
 from jaxdiff.config import Config, build
 from jaxdiff.training import rundir
 
@@ -64,17 +66,19 @@ def main(arguments: Sequence[str]) -> int:
         args=arguments,
         default=Train(data=tyro.MISSING, config=base),
     )
-    config, dataset = build.build_data(_resolved(args))
+    config, dataset = build.build_data(_resolved(args, base))
     if stored is not None:
         _check_unchanged(stored, config)
-    abstract = jax.eval_shape(lambda: build.build_state(config))
-    step = build.build_step(config)
+    if args.out is None and not args.dry_run:
+        raise ValueError("--out RUN is needed: the directory to write the run to")
+    replaced = {"out": None} if args.overwrite else {}
+    training.check(**{**_call(args, config), **replaced})
+    if args.out is not None:
+        rundir.check_writable(args.out)
+    abstract = build.check(config, dataset.batch_at(0))
     if args.dry_run:
         sys.stdout.write(f"{json.dumps(configs.to_json(config), indent=2)}\n")
         return 0
-    if args.out is None:
-        raise ValueError("--out RUN is needed: the directory to write the run to")
-    training.check(**{**_call(args, config), "resume": args.resume or args.overwrite})
     if args.overwrite:
         rundir.clear(args.out)
     console = Console(stderr=True)
@@ -84,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
         f"{config.preset}, {size:,} parameters, {jax.device_count()} x {jax.default_backend()}",
         highlight=False,
     )
-    return _run(args, config, dataset, step, console)
+    return _run(args, config, dataset, console)
 
 
 def _base(arguments: list[str]) -> tuple[Config, Config | None]:
@@ -95,21 +99,21 @@ def _base(arguments: list[str]) -> tuple[Config, Config | None]:
     """
     named, out = (_value_of(flag, arguments) for flag in ("--preset", "--out"))
     if "--resume" in arguments and out and (Path(out) / "config.json").is_file():
-        stored = configs.from_json(rundir.read_config(out)[0])
+        stored, _ = runs.read_config(Path(out))
         if named not in (None, stored.preset):
             raise ValueError(f"--preset {named}: {out} was begun with preset {stored.preset}")
         return stored, stored
     if named is not None:
         return configs.preset(named), None
     if not arguments or arguments[0].startswith("-"):
-        if "--help" in arguments or "-h" in arguments or not arguments:
+        if "--help" in arguments or "-h" in arguments:
             return configs.preset("digits"), None
-        raise ValueError("DATA comes first: jaxdiff train DATA --out RUN ...")
-    return configs.preset(configs.preset_for(_shape_of(arguments[0]))), None
+        raise ValueError("DATA comes first: jaxdiff train DATA --out RUN ...; or see --help")
+    return configs.preset(configs.preset_for(data.example_shape(arguments[0]))), None
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:
-    for here, there in zip(arguments, [*arguments[1:], None], strict=True):
+    for here, there in itertools.pairwise([*arguments, None]):
         if here == flag:
             return there
         if here.startswith(f"{flag}="):
@@ -117,21 +121,12 @@ def _value_of(flag: str, arguments: list[str]) -> str | None:
     return None
 
 
-def _shape_of(source: str) -> tuple[int, ...]:
-    """The shape of an example; images, if the data cannot be read without further options."""
-    try:
-        return data.load(source).example_shape
-    except ValueError:
-        return (32, 32, 3)
-
-
-def _resolved(args: Train) -> Config:
+def _resolved(args: Train, base: Config) -> Config:
     """The configuration with the short flags in it."""
     if args.steps is not None and args.seconds is not None:
         raise ValueError(f"give --steps or --seconds, got both: {args.steps} and {args.seconds}")
     changed: dict[str, Any] = {} if args.seed is None else {"seed": args.seed}
-    if args.steps is not None or args.seconds is not None:
-        changed |= {"steps": args.steps, "seconds": args.seconds}
+    changed |= _length(args, base)
     if args.resume and args.overwrite:
         raise ValueError("--resume goes on with a run, --overwrite removes it: give one of them")
     config = args.config
@@ -142,7 +137,26 @@ def _resolved(args: Train) -> Config:
     )
 
 
+def _length(args: Train, base: Config) -> dict[str, Any]:
+    """Steps or seconds, where a flag says so, whichever its name: the one takes the other's place.
+
+    Given both by their dotted names, both stay, and are refused later.
+    """
+    given = {"steps": args.steps, "seconds": args.seconds}
+    if given == {"steps": None, "seconds": None}:
+        now, before = args.config.training, base.training
+        for name in given:
+            value = getattr(now, name)
+            given[name] = value if value != getattr(before, name) else None
+    return given if any(value is not None for value in given.values()) else {}
+
+
 def _check_unchanged(stored: Config, config: Config) -> None:
+    seconds = config.training.seconds
+    if seconds not in (None, stored.training.seconds):
+        raise ValueError(
+            f"a resumed run keeps its number of steps, --steps moves it; got --seconds {seconds:g}"
+        )
     changed = configs.changes(stored, config).items()
     fixed = [f"{name} {old} -> {new}" for name, (old, new) in changed if not name.startswith(_FREE)]
     if fixed:
@@ -159,18 +173,18 @@ def _call(args: Train, config: Config) -> dict[str, Any]:
         "resume": args.resume,
         "log_every": part.log_every,
         "save_every": part.save_every,
+        "keep": part.keep,
     }
 
 
-def _run(args: Train, config: Config, dataset: Any, step: Any, console: Console) -> int:
+def _run(args: Train, config: Config, dataset: Any, console: Console) -> int:
     """Trains, and says what came of it."""
     done = training.fit(
-        step,
+        build.build_step(config),
         jax.jit(lambda: build.build_state(config))(),
         dataset,
         **_call(args, config),
         config=configs.to_json(config),
-        keep=config.training.keep,
     )
     number = int(done.state.step)
     if done.signal is not None:

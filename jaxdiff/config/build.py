@@ -31,6 +31,7 @@ __all__ = [
     "build_schedule",
     "build_state",
     "build_step",
+    "check",
     "count_parameters",
     "load_data",
 ]
@@ -107,9 +108,8 @@ def _with_options(factory: Callable, options: dict[str, float], name: str) -> An
 def build_denoiser(config: Config, params: Any) -> Denoiser:
     """The network as a model of x_0 and eps, with `params` its variables {"params": ...}."""
     part = config.parametrization
-    kind: Any = part.name
-    if part.name == "edm":
-        kind = parametrizations.edm(part.sigma_data)
+    edm = parametrizations.edm(part.sigma_data)
+    kind: Any = edm if part.name == "edm" else part.name
     feature = part.time_feature or _suited_feature(config)
     return make_denoiser(
         build_model(config).apply, params, parametrization=kind, time_feature=feature
@@ -190,6 +190,32 @@ def build_state(config: Config) -> training.TrainState:
         hyper={"lr": part.lr, "ema_decay": part.ema_decay, "warmup": part.warmup},
         aux=losses.loss_history() if config.loss.times == "importance" else (),
     )
+
+
+def check(config: Config, batch: dict[str, Any]) -> training.TrainState:
+    """Raises what training on such batches, or sampling as configured, would raise in the end.
+
+    Everything is traced, nothing compiled.
+
+    Args:
+        config: the configuration, as `build_data` returns it.
+        batch: one batch.
+
+    Returns:
+        Shapes and dtypes of the state before the first step.
+
+    Raises:
+        ValueError: a value out of range, or parts that do not go together: such as a
+            parametrization that says nothing where the configured grid begins.
+    """
+    part = config.sampling
+    grid, sampler = build_grid(config, part.grid, part.steps), build_sampler(part.sampler)
+    build_denoiser(config, None).check(grid.levels)
+    if hasattr(sampler, "check"):
+        sampler.check(grid)
+    abstract = jax.eval_shape(lambda: build_state(config))
+    jax.eval_shape(build_step(config), abstract, batch)
+    return abstract
 
 
 def count_parameters(tree: Any) -> int:

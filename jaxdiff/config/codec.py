@@ -88,7 +88,8 @@ def _decode_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
         return None if value is None else _decode(args[0], value, path)
     _require(isinstance(value, dict) and "kind" in value, value, path, "a network with its kind")
     kind = value["kind"]
-    _require(kind in MODELS, kind, f"{path}.kind", f"one of {', '.join(MODELS)}")
+    known = isinstance(kind, str) and kind in MODELS
+    _require(known, kind, f"{path}.kind", f"one of {', '.join(MODELS)}")
     rest = {name: v for name, v in value.items() if name != "kind"}
     return _decode(MODELS[kind], rest, path)
 

@@ -39,6 +39,8 @@ def _chain(betas: Callable) -> Callable:
     """A chain's schedule from its table of betas."""
 
     def schedule(num_steps: float = 1000) -> Any:
+        if num_steps % 1:
+            raise ValueError(f"num_steps must be a whole number, got {num_steps}")
         return schedules.from_betas(betas(int(num_steps)))
 
     return schedule

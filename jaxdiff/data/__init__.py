@@ -2,13 +2,14 @@
 
 from jaxdiff.data.dataset import Dataset, from_arrays
 from jaxdiff.data.images import check_images, check_labels, from_uint8, to_uint8
-from jaxdiff.data.readers import READERS, load
+from jaxdiff.data.readers import READERS, example_shape, load
 
 __all__ = [
     "READERS",
     "Dataset",
     "check_images",
     "check_labels",
+    "example_shape",
     "from_arrays",
     "from_uint8",
     "load",

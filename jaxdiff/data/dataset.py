@@ -130,6 +130,8 @@ class Dataset:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         if split == "all":
             return self
+        if len(self) < 2:
+            raise ValueError(f"{self.name} must hold 2 examples to hold one out, got {len(self)}")
         if not 2 <= heldout_every <= len(self):
             raise ValueError(
                 f"heldout_every must lie in 2..{len(self)}, the number of examples in {self.name}, "

@@ -3,9 +3,11 @@
 Nothing is unpickled: arrays of objects are refused.
 """
 
+import contextlib
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,12 @@ import numpy as np
 
 from jaxdiff.data import dataset, files, images
 
-__all__ = ["load", "write"]
+__all__ = ["example_shape", "load", "write"]
+
+# What an archive raises that is damaged, encrypted (RuntimeError), packed in an unknown way
+# (NotImplementedError), or of a size that is made up (MemoryError).
+_UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, NotImplementedError, MemoryError)
+_UNREADABLE += (KeyError, zipfile.BadZipFile, zlib.error)
 
 
 def load(path: str | os.PathLike, *, value_range: Any = None) -> dataset.Dataset:
@@ -33,13 +40,7 @@ def load(path: str | os.PathLike, *, value_range: Any = None) -> dataset.Dataset
         ValueError: where it is no .npz file, is damaged, or holds what is not wanted.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no data file {path}")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is not an .npz file")
-    with np.load(path, allow_pickle=False) as file:
-        if "x" not in file.files:
-            raise ValueError(f"{path} must hold an array x, got {', '.join(file.files) or 'none'}")
+    with _opened(path) as file:
         x = _member(file, "x", path)
         y = _member(file, "y", path) if "y" in file.files else None
         if value_range is None and "range" in file.files:
@@ -47,11 +48,45 @@ def load(path: str | os.PathLike, *, value_range: Any = None) -> dataset.Dataset
     return dataset.from_arrays(x, y, value_range=value_range, name=path.name)
 
 
+def example_shape(path: str | os.PathLike) -> tuple[int, ...]:
+    """The shape of an example in a file, (H, W, C) or (D,), whatever its values.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it cannot be read, or x is of another rank.
+    """
+    path = Path(path).expanduser()
+    with _opened(path) as file:
+        shape = _member(file, "x", path).shape
+    if len(shape) not in (2, 3, 4):
+        raise ValueError(
+            f"{path.name}: x must have shape [N, H, W, C], [N, H, W] or [N, D], got {list(shape)}"
+        )
+    return (*shape[1:], 1) if len(shape) == 3 else shape[1:]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """The file, which holds an x."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no data file {path}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is not an .npz file")
+    try:
+        opened = np.load(path, allow_pickle=False)
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    with opened as file:
+        if "x" not in file.files:
+            raise ValueError(f"{path} must hold an array x, got {', '.join(file.files) or 'none'}")
+        yield file
+
+
 def _member(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
     """One array of an open file, or an error that names it."""
     try:
         value = file[key]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{path}: cannot read array {key}: {error}") from error
     if not isinstance(value, np.ndarray):
         raise ValueError(f"{path}: {key} is not a numpy array")

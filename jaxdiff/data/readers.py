@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from jaxdiff.data import dataset, digits, npz
 
-__all__ = ["READERS", "Reader", "load"]
+__all__ = ["READERS", "Reader", "example_shape", "load"]
 
 
 class Reader(NamedTuple):
@@ -19,12 +19,14 @@ class Reader(NamedTuple):
         pattern: how its sources are written, for people.
         accepts: whether a source is of this kind, from its name alone.
         read: (source, value_range) -> the whole dataset.
+        shape: source -> the shape of an example, whatever the values.
         heldout_every: one row in so many is held out, unless the caller says otherwise.
     """
 
     pattern: str
     accepts: Callable[[str], bool]
     read: Callable[[str, Any], dataset.Dataset]
+    shape: Callable[[str], tuple[int, ...]]
     heldout_every: int
 
 
@@ -36,11 +38,18 @@ def _read_digits(source: str, value_range: Any) -> dataset.Dataset:
 
 
 READERS: tuple[Reader, ...] = (
-    Reader("digits", lambda source: source == "digits", _read_digits, heldout_every=2),
+    Reader(
+        "digits",
+        lambda source: source == "digits",
+        _read_digits,
+        lambda source: digits.load().example_shape,
+        heldout_every=2,
+    ),
     Reader(
         "FILE.npz",
         lambda source: source.endswith(".npz"),
         lambda source, value_range: npz.load(source, value_range=value_range),
+        npz.example_shape,
         heldout_every=10,
     ),
 )
@@ -61,7 +70,8 @@ def load(
         value_range: (low, high), the numbers in a file that stand for -1 and 1, where neither its
             type nor the file itself says so.
         heldout_every: row i is held out where i mod heldout_every = heldout_every - 1; by default
-            2 for the digits (even rows train, odd rows are held out) and 10 for files.
+            2 for the digits (even rows train, odd rows are held out) and 10 for files, or the
+            number of rows where there are fewer.
 
     Returns:
         The dataset; `with_batches` sets batch size, seed and augmentation.
@@ -72,10 +82,31 @@ def load(
             not what it must be.
     """
     source = os.fspath(source)
+    reader = _reader(source)
+    whole = reader.read(source, value_range)
+    if heldout_every is None:
+        heldout_every = max(2, min(reader.heldout_every, len(whole)))
+    return whole.part(split, heldout_every=heldout_every)
+
+
+def example_shape(source: str | os.PathLike) -> tuple[int, ...]:
+    """The shape of an example, (H, W, C) or (D,), even where its values need a `value_range`.
+
+    Args:
+        source: as for `load`.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where the source is of no known kind, or holds no such examples.
+    """
+    source = os.fspath(source)
+    return _reader(source).shape(source)
+
+
+def _reader(source: str) -> Reader:
+    """The first that accepts the source."""
     reader = next((reader for reader in READERS if reader.accepts(source)), None)
     if reader is None:
         choices = ", ".join(reader.pattern for reader in READERS)
         raise ValueError(f"unknown data {source!r}: must be one of {choices}")
-    whole = reader.read(source, value_range)
-    every = reader.heldout_every if heldout_every is None else heldout_every
-    return whole.part(split, heldout_every=every)
+    return reader

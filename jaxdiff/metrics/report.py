@@ -65,6 +65,9 @@ def evaluate(
             "samples, train and heldout must hold examples of one shape, got "
             + ", ".join(str(list(shape)) for shape in shapes)
         )
+    for name, x in (("samples", samples), ("train", train), ("heldout", heldout)):
+        if len(x) <= k:
+            raise ValueError(f"{name} must hold at least k + 1 = {k + 1} examples, got {len(x)}")
     ours, theirs, real = (features.pixels(x) for x in (samples, train, heldout))
     counts = (len(ours), len(theirs), len(real))
     pca, bandwidth = features.fit_pca(real, pca_dims), mmd.median_distance(real)

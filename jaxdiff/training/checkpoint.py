@@ -36,8 +36,20 @@ def _is_finished(folder: Path) -> bool:
 
 
 def read_meta(directory: str | Path, step: int) -> dict[str, Any]:
-    """The JSON beside a checkpoint: "config" and "leaves" (path to [shape, dtype])."""
-    return json.loads((_folder(directory, step) / "meta" / "metadata").read_text())
+    """The JSON beside a checkpoint: "config" and "leaves" (path to [shape, dtype]).
+
+    Raises:
+        FileNotFoundError: there is no complete checkpoint of that step.
+        ValueError: it is damaged.
+    """
+    folder = _folder(directory, step)
+    try:
+        meta = json.loads((folder / "meta" / "metadata").read_text(encoding="utf-8"))
+        leaves = meta["leaves"].items()
+        described = {path: [list(shape), str(dtype)] for path, (shape, dtype) in leaves}
+        return {"config": meta["config"], "leaves": described}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"checkpoint {folder} is damaged: its meta gives {error!r}") from error
 
 
 def restore(directory: str | Path, target: Any, step: int | None = None) -> Any:
@@ -55,6 +67,7 @@ def restore(directory: str | Path, target: Any, step: int | None = None) -> Any:
     Raises:
         FileNotFoundError: there is no complete checkpoint (of that step).
         ValueError: the saved tree has other leaves, shapes or dtypes; all differences are named.
+            Or the checkpoint is damaged.
     """
     if step is None:
         step = latest_step(directory)
@@ -63,8 +76,14 @@ def restore(directory: str | Path, target: Any, step: int | None = None) -> Any:
     if differences:
         shown = "; ".join(differences[:8]) + ("; ..." if len(differences) > 8 else "")
         raise ValueError(f"checkpoint {folder} does not fit the state asked for: {shown}")
-    with ocp.StandardCheckpointer() as reader:
-        return reader.restore(folder / "state", jax.tree.map(_abstract, target))
+    wanted = jax.tree.map(_abstract, target)
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            return reader.restore(folder / "state", wanted)
+    except (MemoryError, jax.errors.JaxRuntimeError):  # the device's fault, not the file's
+        raise
+    except Exception as error:  # what a damaged file raises depends on the storage below Orbax
+        raise ValueError(f"checkpoint {folder} is damaged: {error}") from error
 
 
 def _folder(directory: str | Path, step: int | None) -> Path:
@@ -118,6 +137,7 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
         self._remove_empty()
+        self._newest = latest_step(self.directory)
         # Folders are made before `save` returns: where that fails, it fails at once; in the
         # background Orbax would wait for them until a timeout of minutes.
         ahead = ocp.AsyncOptions(create_directories_asynchronously=False)
@@ -134,21 +154,27 @@ class Checkpoints:
         """Begins to save; the state may be donated as soon as this returns.
 
         Args:
-            step: the checkpoint's number.
+            step: the checkpoint's number, above those of all that are there.
             state: a tree of arrays.
             config: JSON values, saved beside.
 
         Raises:
             FileExistsError: the step is there already.
+            ValueError: the step is negative or older than the newest.
             RuntimeError: Orbax did not save, now or the last time.
         """
         if (self.directory / str(step)).exists():
             raise FileExistsError(f"checkpoint {self.directory / str(step)} exists already")
+        newest = self._newest
+        if step < 0 or (newest is not None and step <= newest):
+            wanted = ">= 0" if newest is None else f"above {newest}, the newest in {self.directory}"
+            raise ValueError(f"step must be {wanted}, got {step}")
         meta = {"config": dict(config or {}), "leaves": _leaves(state)}
         parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         # force: without it Orbax skips a save it thinks untimely, and says nothing.
         if not self._manager.save(step, args=parts, force=True):
             raise RuntimeError(f"checkpoint of step {step} was not saved in {self.directory}")
+        self._newest = step
 
     def wait(self) -> None:
         """Returns when all that was begun is on disk; raises what went wrong meanwhile."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 __all__ = ["decay_at", "init", "update"]
@@ -19,9 +20,13 @@ def init(params: Any) -> Any:
 
     Half precision would stall: with decay 0.999 an increment is below the spacing of bfloat16.
     """
-    return jax.tree.map(
-        lambda p: jnp.array(p, jnp.promote_types(p.dtype, jnp.float32), copy=True), params
-    )
+
+    def copied(p: Any) -> Array:
+        p = jnp.asarray(p)
+        # numpy's rule: JAX's own refuses to mix dtypes where promotion is strict.
+        return jnp.array(p, np.promote_types(p.dtype, np.float32), copy=True)
+
+    return jax.tree.map(copied, params)
 
 
 def decay_at(step: Any, decay: Any) -> Array:

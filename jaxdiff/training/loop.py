@@ -70,7 +70,8 @@ def fit(
         train_step: pure `(state, batch) -> (state, metrics)`, metrics scalars; it is jitted here.
         state: where to begin; not consumed.
         dataset: `batch_at(step)` gives the batch of a step.
-        steps: the total number of steps, counted from the run's very beginning.
+        steps: the total number of steps, counted from the run's very beginning; not fewer than
+            a resumed run has made.
         seconds: instead of `steps`, how long to train, compilation included. A resumed run goes
             on to the number of steps that was measured before.
         out: the run directory; None writes nothing.
@@ -97,6 +98,7 @@ def fit(
         resume=resume,
         log_every=log_every,
         save_every=save_every,
+        keep=keep,
     )
     budget = Budget(seconds, time.monotonic()) if seconds is not None else None
     with contextlib.ExitStack() as stack:
@@ -137,11 +139,13 @@ def check(
     resume: bool = False,
     log_every: int = 50,
     save_every: int = 1000,
+    keep: int = 3,
 ) -> None:
     """Raises what `fit` raises of these arguments, before a state is built or compiled."""
     if (steps is None) == (seconds is None):
         raise ValueError(f"give either steps or seconds, got steps={steps}, seconds={seconds}")
-    for name, value in (("steps", steps), ("log_every", log_every), ("save_every", save_every)):
+    counts = {"steps": steps, "log_every": log_every, "save_every": save_every, "keep": keep}
+    for name, value in counts.items():
         if value is not None and (value < 1 or value != int(value)):
             raise ValueError(f"{name} must be a positive whole number, got {value}")
     if seconds is not None and not 0 < seconds < math.inf:
@@ -156,6 +160,8 @@ def check(
         raise ValueError(
             f"out={out} holds a run of {newest} steps: resume it, or name another directory"
         )
+    if None not in (newest, steps) and steps < newest:
+        raise ValueError(f"the run in {out} has made {newest} steps already, got steps={steps}")
 
 
 class _Files:

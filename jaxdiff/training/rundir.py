@@ -28,6 +28,8 @@ __all__ = [
     "write_config",
 ]
 
+_COLUMNS = ("step", "seconds", "loss")  # what every log has
+
 
 def checkpoints(run: str | Path) -> Path:
     """Where a run's checkpoints lie."""
@@ -72,27 +74,40 @@ def read_config(run: str | Path) -> tuple[dict[str, Any], int | None]:
 
     Raises:
         FileNotFoundError: `run` is no run directory.
-        ValueError: the file is not such a JSON.
+        ValueError: the file is not such a JSON, or of another encoding.
     """
     path = Path(run) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{run} is not a run directory: there is no {path}")
     try:
-        record = json.loads(path.read_text())
-        return record["config"], record["total_steps"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        config, total = record["config"], record["total_steps"]
+        if not (total is None or type(total) is int):
+            raise ValueError(f"total_steps must be a whole number or null, got {total!r}")
+        return config, total
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
 
 
 def read_log(run: str | Path) -> list[dict[str, float]]:
-    """The rows of log.csv, [] if there is none; a last line that was cut off is left out."""
-    if not log(run).is_file():
+    """The rows of log.csv, [] if there is none; a last line that was cut off is left out.
+
+    Raises:
+        ValueError: the file is no such table.
+    """
+    path = log(run)
+    if not path.is_file():
         return []
-    with log(run).open(newline="") as file:
-        header, *lines = list(csv.reader(file)) or [[]]
-    whole = [line for line in lines if len(line) == len(header) and all(line)]
-    rows = [dict(zip(header, map(float, line), strict=True)) for line in whole]
-    return [{**row, "step": int(row["step"])} for row in rows]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *lines = list(csv.reader(file)) or [list(_COLUMNS)]
+        if not set(_COLUMNS) <= set(header):
+            raise ValueError(f"columns must hold {', '.join(_COLUMNS)}, got {', '.join(header)}")
+        whole = [line for line in lines if len(line) == len(header) and all(line)]
+        rows = [dict(zip(header, map(float, line), strict=True)) for line in whole]
+        return [{**row, "step": int(row["step"])} for row in rows]
+    except (ValueError, OverflowError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 class CsvLog:

@@ -69,6 +69,7 @@ def init_state(
         ValueError: a hyperparameter is missing or out of range, or the key is not typed.
     """
     _check(key, hyper)
+    params = jax.tree.map(jnp.asarray, params)  # numbers too
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=_copy(params),

@@ -119,6 +119,22 @@ def write_flipped(path):
     path.write_bytes(content)
 
 
+def write_directory_flipped(path):
+    np.savez(path, x=IMAGES)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02")] ^= 1
+    path.write_bytes(content)
+
+
+def write_marked(path, offset, value):
+    """One field of the only entry, in its own header and in the archive's directory."""
+    np.savez(path, x=IMAGES)
+    content = bytearray(path.read_bytes())
+    content[offset] = value
+    content[content.rindex(b"PK\x01\x02") + offset + 2] = value
+    path.write_bytes(content)
+
+
 def write_objects(path):
     np.savez(path, x=np.array([{"a": 1}, None], dtype=object))
 
@@ -133,8 +149,12 @@ BAD_FILES = [
     ("a bare array", write_array, "is not an .npz file"),
     ("cut short", write_half, "is not an .npz file"),
     ("one bit flipped", write_flipped, "cannot read array x.*CRC"),
+    ("a directory with one bit flipped", write_directory_flipped, "data.npz is damaged"),
+    ("encrypted", lambda path: write_marked(path, 6, 1), "cannot read array x.*encrypted"),
+    ("packed some way", lambda path: write_marked(path, 8, 99), "cannot read array x.*compression"),
     ("objects, which would need pickle", write_objects, "cannot read array x.*allow_pickle"),
     ("no x", lambda path: np.savez(path, images=IMAGES), "must hold an array x, got images"),
+    ("a single row", lambda path: np.savez(path, x=IMAGES[:1]), "must hold 2 examples to hold one"),
     ("labels of another set", lambda path: np.savez(path, x=IMAGES, y=[0]), "data.npz: y must"),
     ("a range of three", lambda path: np.savez(path, x=IMAGES, range=[0, 1, 2]), "value_range"),
 ]
@@ -147,7 +167,7 @@ def test_bad_files(tmp_path, write, says):
     path = tmp_path / "data.npz"
     write(path)
     with pytest.raises(ValueError, match=says):
-        data.load(path)
+        data.load(path, split="train")
 
 
 def test_missing_files_and_unwritable_paths(tmp_path):

@@ -100,8 +100,8 @@ def test_vectors_are_judged_too():
     ("samples", "says"),
     [
         (HELDOUT[..., 0], r"one shape, got \[8, 8\], \[8, 8, 1\], \[8, 8, 1\]"),
-        (HELDOUT[:0], r"x must be examples.*\[0, 8, 8, 1\]"),
-        (HELDOUT[:3], "k must lie in 1..2 with 3 points"),
+        (HELDOUT[:0], "samples must hold at least k . 1 = 4 examples, got 0"),
+        (HELDOUT[:3], "samples must hold at least k . 1 = 4 examples, got 3"),
         (HELDOUT * np.nan, "must be finite"),
     ],
 )

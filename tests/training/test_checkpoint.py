@@ -146,3 +146,30 @@ def test_eight_devices_read_what_one_wrote(tmp_path):
 def test_refuses_keep_zero(tmp_path):
     with pytest.raises(ValueError, match="keep must be at least 1"):
         training.Checkpoints(tmp_path, keep=0)
+
+
+@pytest.mark.parametrize(
+    ("step", "words"), [(-1, "must be above 15"), (12, r"must be above 15, .* got 12")]
+)
+def test_refuses_a_step_that_is_not_the_newest(tmp_path, step, words):
+    with training.Checkpoints(tmp_path) as store:
+        store.save(15, {"x": jnp.zeros(())})
+    with training.Checkpoints(tmp_path) as store, pytest.raises(ValueError, match=words):
+        store.save(step, {"x": jnp.ones(())})
+    assert checkpoint.finished_steps(tmp_path) == [15]
+
+
+def test_refuses_a_negative_first_step(tmp_path):
+    with training.Checkpoints(tmp_path) as store, pytest.raises(ValueError, match=r">= 0, got -1"):
+        store.save(-1, {"x": jnp.zeros(())})
+
+
+def test_a_damaged_array_is_an_error_that_names_the_checkpoint(tmp_path):
+    target = {"x": jnp.arange(1000.0)}
+    with training.Checkpoints(tmp_path) as store:
+        store.save(3, target)
+    for path in (tmp_path / "3" / "state").rglob("*"):
+        if path.is_file() and path.name != "_METADATA":
+            path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"checkpoint .*/3 is damaged"):
+        training.restore(tmp_path, target)

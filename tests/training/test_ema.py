@@ -34,3 +34,12 @@ def test_half_precision_parameters_have_a_float32_average():
     assert average["w"].dtype == jnp.float32
     # The increment 1e-4 is far below the spacing of bfloat16 at 1 (2**-7), which would lose it.
     np.testing.assert_allclose(average["w"], 1.0001, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("strict", "x64")
+def test_wide_and_plain_numbers_keep_their_width():
+    """Also where JAX refuses to mix dtypes, as it does float32 and float64 there."""
+    params = {"wide": jnp.ones(2, jnp.float64), "half": jnp.ones(2, jnp.float16), "plain": 1.5}
+    average = ema.init(params)
+    dtypes = {name: str(leaf.dtype) for name, leaf in average.items()}
+    assert dtypes == {"wide": "float64", "half": "float32", "plain": "float64"}

@@ -134,6 +134,9 @@ def test_refuses_to_write_over_a_run(tmp_path, job):
     training.fit(step, state, data, steps=2, out=tmp_path, **QUIET)
     with pytest.raises(ValueError, match="holds a run of 2 steps"):
         training.fit(step, state, data, steps=2, out=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match=r"has made 2 steps already, got steps=1"):
+        training.fit(step, state, data, steps=1, out=tmp_path, resume=True, **QUIET)
+    assert rundir.read_config(tmp_path)[1] == 2
 
 
 @pytest.mark.parametrize(
@@ -147,6 +150,7 @@ def test_refuses_to_write_over_a_run(tmp_path, job):
         ({"seconds": float("inf")}, "seconds must be positive"),
         ({"steps": 1, "log_every": 0}, "log_every must be"),
         ({"steps": 1, "save_every": 0}, "save_every must be"),
+        ({"steps": 1, "keep": 0}, "keep must be"),
         ({"steps": 1, "resume": True}, "resume=True needs out"),
     ],
 )
