@@ -42,8 +42,32 @@ def pytree(cls: type) -> type:
 
     Equality is identity, since leaves may be arrays. Nothing is validated on construction: JAX
     also constructs with tracers and placeholders. Factories validate.
+
+    `jax.tree_util.register_dataclass` will not do: in jax 0.10 the structures of two classes with
+    equal fields compare equal, so that jit may take one schedule's program for another's.
     """
-    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False)(cls))
+    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    fields = dataclasses.fields(cls)
+    kept = tuple(f.name for f in fields if f.metadata.get("static"))
+    traced = tuple(f.name for f in fields if not f.metadata.get("static"))
+    keys = tuple(jax.tree_util.GetAttrKey(name) for name in traced)
+
+    def flatten(node: Any) -> tuple[tuple, tuple]:
+        values = vars(node)
+        return tuple(values[n] for n in traced), tuple(values[n] for n in kept)
+
+    def flatten_with_keys(node: Any) -> tuple[tuple, tuple]:
+        leaves, aux = flatten(node)
+        return tuple(zip(keys, leaves, strict=True)), aux
+
+    def unflatten(aux: tuple, leaves: tuple) -> Any:
+        node = object.__new__(cls)
+        vars(node).update(zip(traced, leaves, strict=True))
+        vars(node).update(zip(kept, aux, strict=True))
+        return node
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
 
 
 def is_pytree(x: Any) -> bool:

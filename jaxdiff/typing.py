@@ -47,7 +47,7 @@ class NoiseLevel(NamedTuple):
     @property
     def snr(self) -> Array:
         """The signal-to-noise ratio (alpha / sigma)**2; infinite at a clean level."""
-        return (self.alpha / self.sigma) ** 2
+        return jnp.square(jnp.divide(self.alpha, self.sigma))
 
     @property
     def log_snr(self) -> Array:

@@ -13,7 +13,7 @@ from jaxdiff import parametrization as P
 from jaxdiff.data import check_images
 from jaxdiff.denoiser import clip_x0, dynamic_threshold, make_denoiser
 from jaxdiff.exact import gaussian_mixture
-from jaxdiff.samplers import ddim, ddim_encode, ddpm, make_sampler, sample, slerp
+from jaxdiff.samplers import ddim, ddim_encode, ddpm, heun, make_sampler, sample, slerp
 from jaxdiff.samplers.base import _run
 from jaxdiff.typing import Denoised, NoiseLevel
 
@@ -32,6 +32,16 @@ def network(params, x, feature):
 def model(**kwargs):
     kwargs = {"parametrization": "eps", "time_feature": "clock"} | kwargs
     return make_denoiser(network, jnp.asarray(0.5), **kwargs)
+
+
+def wide():
+    apply = lambda params, x, feature: jnp.concatenate([x, x], axis=-1)  # noqa: E731
+    return make_denoiser(apply, 0.0, parametrization="v", time_feature="clock")
+
+
+def conditional():
+    apply = lambda params, x, feature, cond: x  # noqa: E731
+    return make_denoiser(apply, 0.0, parametrization="v", time_feature="clock")
 
 
 def draw(denoise=lambda x, level: Denoised(x, x), grid=GRID, shape=SHAPE, key=KEY, **kwargs):
@@ -63,6 +73,7 @@ CASES = {
     "sigmas the wrong way": (lambda: schedules.ve(1.0, 0.5), "sigma_max.*got 0.5"),
     "sigma_min zero": (lambda: schedules.edm(0.0), "sigma_min.*got 0"),
     "shift zero": (lambda: schedules.shifted(VP, 0.0), "shift.*got 0"),
+    "shift beyond a chain": (lambda: schedules.shifted(CHAIN, 3.0), "shift.*got 3"),
     "cosine offset": (lambda: schedules.cosine(-0.1), "offset.*got -0.1"),
     "time beyond the chain": (lambda: CHAIN(1200.0), "t must lie.*1000.*got 1200"),
     "time below zero": (lambda: VP(-0.1), "t must lie.*got -0.1"),
@@ -92,10 +103,16 @@ CASES = {
     # samplers
     "negative eta": (lambda: ddim(-0.1), "eta.*got -0.1"),
     "eta beyond the noise": (lambda: draw(sampler=ddim(3.0)), "eta.*got 3"),
+    "many etas without vmap": (lambda: draw(sampler=ddim(jnp.ones(2))), r"eta.*\(2,\).*vmap"),
+    "zero SNR in the clock sigma / alpha": (
+        lambda: draw(sampler=heun(), grid=grids.uniform(schedules.cosine(), 4)),
+        "heun.*alpha = 0.*t_first",
+    ),
     "unknown variance": (lambda: ddpm("huge"), "variance.*small, large.*'huge'"),
     "last_noise": (lambda: ddpm("large", last_noise=2.0), "last_noise.*got 2"),
     "unknown sampler": (lambda: make_sampler("euler9"), "sampler.*ddim.*'euler9'"),
     "unknown hyperparameter": (lambda: make_sampler("ddim", etta=1), "ddim takes eta.*'etta'"),
+    "shape of one number": (lambda: draw(shape=4), r"shape must be \(B, ...\).*got 4"),
     "empty batch": (lambda: draw(shape=(0, 3)), r"shape.*>= 1.*\(0, 3\)"),
     "x_T of another shape": (lambda: draw(x_T=jnp.zeros((3, 3))), r"x_T.*\(2, 3\).*\(3, 3\)"),
     "x_T in half precision": (
@@ -145,6 +162,15 @@ CASES = {
     "quantile": (lambda: dynamic_threshold(model(), 99.5), "quantile.*got 99.5"),
     "integer images in the loss": (lambda: loss(np.zeros((2, 4), np.uint8)), "x0.*float.*uint8"),
     "empty batch in the loss": (lambda: loss(np.zeros((0, 4), np.float32)), r"x0.*\[0, 4\]"),
+    "half precision in the loss": (lambda: loss(jnp.ones((2, 4), jnp.bfloat16)), "x0.*bfloat16"),
+    "network of another width": (
+        lambda: losses.denoising(KEY, wide(), jnp.asarray(IMAGES), VP),
+        r"apply must return \[4, 8, 8, 1\].*got \[4, 8, 8, 2\]",
+    ),
+    "one label for a batch": (
+        lambda: losses.denoising(KEY, conditional(), IMAGES, VP, cond=jnp.zeros(1, jnp.int32)),
+        r"cond.*4.*\(1,\)",
+    ),
     "cond_dropout": (lambda: loss(cond_dropout=1.5), "cond_dropout.*got 1.5"),
     "gamma": (lambda: losses.min_snr(0.0), "gamma.*got 0"),
     "log_normal std": (lambda: losses.log_normal(0.0, -1.0), "std.*got -1"),
@@ -177,6 +203,17 @@ WRONG_KINDS = {
     "sampler by name": (lambda: draw(sampler="ddim"), "sampler must be a Sampler.*'ddim'"),
     "no denoise": (lambda: draw(denoise=3.0), "function, got 3"),
     "denoise returns a tuple": (lambda: draw(lambda x, level: (x, x)), "Denoised, got tuple"),
+    "schedule that is no pytree": (
+        lambda: grids.uniform(
+            type(
+                "Own",
+                (),
+                {"t_min": 0.0, "t_max": 1.0, "prior_std": 1.0, "__call__": lambda self, t: VP(t)},
+            )(),
+            3,
+        ),
+        "schedule must be a pytree.*Own",
+    ),
     "seed for a key": (lambda: draw(key=0), "key.*PRNG key.*got 0"),
     "loss of a function": (
         lambda: losses.denoising(KEY, lambda x, level: x, jnp.asarray(IMAGES), VP),

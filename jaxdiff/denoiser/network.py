@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -39,7 +39,7 @@ class Denoiser:
             level: fields [] or [B].
 
         Returns:
-            Denoised, [B, ...] in the dtype of x_t.
+            Denoised, [B, ...] in the dtype of x_t (float32 or float64).
         """
         y, *heads = jnp.split(self.raw(x_t, level), 1 + len(self.heads), axis=-1)
         y = y.astype(x_t.dtype)
@@ -59,6 +59,9 @@ class Denoiser:
 
         Returns:
             [B, ..., C (1 + number of heads)].
+
+        Raises:
+            ValueError: the network returns another shape, which could broadcast in silence.
         """
         scale = self.parametrization.scale_in(level)
         x = expand_to(scale, x_t) * x_t
@@ -71,7 +74,15 @@ class Denoiser:
             named["key"] = key
         if key is not None and "rngs" in self.accepts:
             named["rngs"] = {"dropout": key}
-        return self.apply(self.params, x, feature, *more, **named)
+        y = self.apply(self.params, x, feature, *more, **named)
+        wanted = (*x_t.shape[:-1], x_t.shape[-1] * (1 + len(self.heads)))
+        if y.shape != wanted:
+            heads = f" for heads {self.heads}" if self.heads else ""
+            raise ValueError(
+                f"apply must return {list(wanted)}{heads} for x of {list(x_t.shape)},"
+                f" got {list(y.shape)}"
+            )
+        return y
 
     def with_params(self, params: Any) -> "Denoiser":
         """The same network with other parameters of the same shapes."""
@@ -116,8 +127,8 @@ def make_denoiser(
     Args:
         apply: `apply(params, x, feature[, cond], *[, key][, train])` -> [B, ..., C], with x
             [B, ..., C] already scaled and feature [B]. Of what is in brackets it is given what
-            its signature names; the `apply` of a linen module is taken as it is (dropout key as
-            `rngs`).
+            its signature names. The `apply` of a linen module is taken as it is: what counts is
+            its `__call__(x, feature[, cond][, train])`, and the key is that of dropout.
         params: the pytree it takes; for linen the variables, {"params": ...} alone.
         parametrization: what the network predicts: an object, a factory or a name of
             `parametrization.PARAMETRIZATIONS`.
@@ -152,15 +163,23 @@ def make_denoiser(
 
 def _accepts(apply: Callable) -> frozenset[str]:
     """Which of cond, key, train and rngs the signature of `apply` names."""
-    found = inspect.signature(apply).parameters.values()
-    places = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    names = {p.name for p in found} & {"key", "train", "rngs"}
-    if "rngs" in names:  # a linen module's own apply hands its keywords on
-        names.add("train")
-    free = [p for p in places if p.name not in names]
-    if len(free) > 3 or any(p.kind is p.VAR_POSITIONAL for p in found):
+    found = inspect.signature(apply).parameters
+    if "rngs" in found and hasattr(apply, "__self__"):
+        # a linen module's own apply, which hands on to its __call__(x, feature, ...)
+        return _names(inspect.signature(apply.__self__.__call__).parameters, 2) | {"rngs"}
+    return _names(found, 3)
+
+
+def _names(found: Mapping[str, inspect.Parameter], given: int) -> frozenset[str]:
+    """The optional arguments that a signature names beyond those that are always given."""
+    names = set(found) & {"key", "train"}
+    free = [p for p in found.values() if p.kind in _PLACES and p.name not in names]
+    if len(free) > given or any(p.kind is p.VAR_POSITIONAL for p in found.values()):
         names.add("cond")
     return frozenset(names)
+
+
+_PLACES = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _check_cond(accepts: frozenset[str], cond: Any) -> None:

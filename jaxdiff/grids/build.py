@@ -92,6 +92,11 @@ def make_grid(
     levels: NoiseLevel, schedule: Schedule | None, end: NoiseLevel | None, prior_std
 ) -> Grid:
     """Appends the end and checks what is concrete."""
+    if schedule is not None and not arrays.is_pytree(schedule):
+        raise TypeError(
+            "schedule must be a pytree, so that it passes through jit: decorate"
+            f" {type(schedule).__name__} with jaxdiff.arrays.pytree"
+        )
     sigma = arrays.concrete(levels.sigma)
     if end is not None and (sigma is None or sigma[-1] > 0):
         levels = jax.tree.map(lambda a, b: jnp.append(a, jnp.asarray(b, a.dtype)), levels, end)

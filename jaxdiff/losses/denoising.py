@@ -50,14 +50,15 @@ def denoising(
         "t": [B]}).
 
     Raises:
-        ValueError: integer data, an empty batch or one without an event axis, cond_dropout
-            outside [0, 1], or a condition the network does not take.
+        ValueError: integer or half-precision data, an empty batch or one without an event axis,
+            cond_dropout outside [0, 1], a condition of another length or that the network does
+            not take.
         TypeError: a denoiser that has no `raw`.
 
     Source: Ho et al. 2020, arXiv:2006.11239, algorithm 1; weights by Kingma and Gao 2023,
         arXiv:2303.00848.
     """
-    _check(denoiser, x0, cond_dropout)
+    _check(denoiser, x0, cond, cond_dropout)
     key_t, key_noise, key_net, key_cond = jax.random.split(key, 4)
     if cond is not None:
         denoiser = denoiser.with_cond(drop_cond(key_cond, cond, cond_dropout))
@@ -114,20 +115,29 @@ def drop_cond(key: Array, cond: Any, rate: Any) -> Any:
     hidden = jax.random.bernoulli(key, rate, leaves[0].shape[:1])
 
     def hide(leaf: Array) -> Array:
-        null = -1 if jnp.issubdtype(leaf.dtype, jnp.integer) else 0
+        if jnp.issubdtype(leaf.dtype, jnp.integer):
+            leaf, null = leaf.astype(jnp.int32), -1  # unsigned labels have no -1
+        else:
+            null = 0
         shape = hidden.shape + (1,) * (leaf.ndim - 1)
         return jnp.where(hidden.reshape(shape), jnp.asarray(null, leaf.dtype), leaf)
 
     return jax.tree.map(hide, cond)
 
 
-def _check(denoiser: Any, x0: Array, cond_dropout: Any) -> None:
+def _check(denoiser: Any, x0: Array, cond: Any, cond_dropout: Any) -> None:
     if not hasattr(denoiser, "raw"):
         raise TypeError(f"denoiser must come from make_denoiser, got {type(denoiser).__name__}")
-    if not jnp.issubdtype(x0.dtype, jnp.floating):
+    if x0.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(
-            f"x0 must be float, scaled to the range the model shall draw, got {x0.dtype}"
+            "x0 must be float32 or float64, scaled to the range the model shall draw (networks"
+            f" have a compute dtype of their own), got {x0.dtype}"
         )
     if x0.ndim < 2 or x0.size == 0:
         raise ValueError(f"x0 must have shape [B, ...] with B >= 1, got {list(x0.shape)}")
     check_range("cond_dropout", cond_dropout, 0, 1)
+    for leaf in jax.tree.leaves(cond):
+        if jnp.shape(leaf)[:1] != x0.shape[:1]:
+            raise ValueError(
+                f"cond must have one entry an example, {x0.shape[0]}, got shape {jnp.shape(leaf)}"
+            )

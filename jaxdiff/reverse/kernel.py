@@ -6,12 +6,13 @@
 with x0 and eps the model's. eta = 1 is DDPM, eta = 0 DDIM; std is l or what `variance` says.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from jax import Array
 
 from jaxdiff.arrays import expand_to, safe_sqrt
-from jaxdiff.reverse.variance import small
+from jaxdiff.reverse.variance import resolve
 from jaxdiff.typing import Denoised, NoiseLevel, Normal, ReverseVariance
 
 __all__ = ["p_reverse", "reverse_mean"]
@@ -45,7 +46,7 @@ def p_reverse(
     t: NoiseLevel,
     s: NoiseLevel,
     eta: Any = 1.0,
-    variance: ReverseVariance | None = None,
+    variance: ReverseVariance | Callable | str = "small",
 ) -> Normal:
     """The model's p(x_s | x_t), equation (4).
 
@@ -55,7 +56,7 @@ def p_reverse(
         t: the noisier level, [] or [B], sigma_t > 0.
         s: the cleaner level.
         eta: [], 1 for DDPM, 0 for DDIM; eta**2 (1 - r) <= 1.
-        variance: where the deviation comes from; `small()` if None.
+        variance: where the deviation comes from: a ReverseVariance or its name.
 
     Returns:
         Normal with mean [B, ...].
@@ -63,6 +64,5 @@ def p_reverse(
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 1 and section 3.2; Song et al. 2021,
         arXiv:2010.02502, eq. 12.
     """
-    variance = small() if variance is None else variance
-    std = variance.std(denoised, t=t, s=s, eta=eta)
+    std = resolve(variance).std(denoised, t=t, s=s, eta=eta)
     return Normal(reverse_mean(denoised, t=t, s=s, eta=eta), expand_to(std, x_t) ** 2)

@@ -43,6 +43,11 @@ class Ancestral:
 
     def check(self, grid: Grid) -> None:
         """Raises ValueError if eta asks for more noise than a level of the grid holds."""
+        if jnp.ndim(self.eta):
+            raise ValueError(
+                f"eta must be one number, got shape {jnp.shape(self.eta)}; many samplers go"
+                " through jax.vmap"
+            )
         if arrays.is_traced((self.eta, grid.levels)):
             return
         with jax.ensure_compile_time_eval():  # numbers, even where the caller is being traced

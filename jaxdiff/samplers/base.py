@@ -64,13 +64,15 @@ def sample(
             sampler or the parametrization refuses.
         TypeError: a grid, sampler or denoise that is none.
     """
+    x_T = None if x_T is None else jnp.asarray(x_T)
     shape = _check(denoise, grid, shape, sampler, x_T, noise)
     dtype = arrays.float_dtype() if x_T is None else x_T.dtype
     keys = None
     if x_T is None or (noise is None and sampler.noises):
         keys = example_keys(key, shape[0])
     trees = (arrays.as_pytree(denoise), grid, sampler)
-    trees = jax.tree.map(lambda a: _strong(a, dtype), trees)
+    trees = jax.tree.map(lambda a: _strong(a, grid.levels.alpha.dtype), trees)
+    noise = None if noise is None else jnp.asarray(noise, dtype)
     return _run(
         keys, *trees, x_T, noise, shape=shape, dtype=dtype, keep_path=keep_path, callback=callback
     )
@@ -110,7 +112,9 @@ def _strong(a: Any, dtype: Any) -> Any:
     return a
 
 
-def draw_noise(key: Array, grid: Grid, sampler: Sampler, shape: tuple[int, ...]) -> Array:
+def draw_noise(
+    key: Array, grid: Grid, sampler: Sampler, shape: tuple[int, ...], *, dtype: Any = None
+) -> Array:
     """The noise that `sample` would draw, to replay a run against any other implementation.
 
     Args:
@@ -118,13 +122,15 @@ def draw_noise(key: Array, grid: Grid, sampler: Sampler, shape: tuple[int, ...])
         grid: the grid.
         sampler: the algorithm.
         shape: (B, ...), the shape of the samples.
+        dtype: that of x_T where it is given; the default float if None.
 
     Returns:
         [K, noises, B, ...].
     """
-    shape = tuple(shape)
+    shape = _checked_shape(shape)
     keys = example_keys(key, shape[0])
-    draw = lambda k: _draw(_step_keys(keys, k), sampler.noises, shape, arrays.float_dtype())  # noqa: E731
+    dtype = arrays.float_dtype() if dtype is None else dtype
+    draw = lambda k: _draw(_step_keys(keys, k), sampler.noises, shape, dtype)  # noqa: E731
     return jax.lax.map(draw, jnp.arange(grid.num_steps))
 
 
@@ -185,6 +191,13 @@ def _checked(denoise: Denoise, x: Array, level: NoiseLevel) -> Denoised:
     return d
 
 
+def _checked_shape(shape: Any) -> tuple[int, ...]:
+    sizes = tuple(shape) if isinstance(shape, tuple | list) else ()
+    if not sizes or any(int(n) != n or n < 1 for n in sizes):
+        raise ValueError(f"shape must be (B, ...) with every size >= 1, got {shape}")
+    return sizes
+
+
 def _check(denoise, grid, shape, sampler, x_T, noise) -> tuple[int, ...]:
     """Raises what can be said before any compile; returns the shape as a tuple."""
     if not isinstance(grid, Grid):
@@ -196,9 +209,12 @@ def _check(denoise, grid, shape, sampler, x_T, noise) -> tuple[int, ...]:
         )
     if not all(hasattr(sampler, name) for name in ("init", "step", "noises")):
         raise TypeError(f"sampler must be a Sampler such as ddim(), got {sampler!r}")
-    shape = tuple(shape)
-    if not shape or any(int(n) != n or n < 1 for n in shape):
-        raise ValueError(f"shape must be (B, ...) with every size >= 1, got {shape}")
+    if not arrays.is_pytree(sampler):
+        raise TypeError(
+            "sampler must be a pytree, so that it passes through jit: decorate"
+            f" {type(sampler).__name__} with jaxdiff.arrays.pytree"
+        )
+    shape = _checked_shape(shape)
     if x_T is not None and tuple(x_T.shape) != shape:
         raise ValueError(f"x_T must have the shape asked for, {shape}, got {tuple(x_T.shape)}")
     if x_T is not None and x_T.dtype not in (jnp.float32, jnp.float64):

@@ -9,7 +9,9 @@ from jax import Array
 from jaxdiff import arrays
 from jaxdiff.typing import Grid, NoiseLevel
 
-__all__ = ["LogStep", "log_step", "refuse_zero_snr"]
+__all__ = ["LogStep", "audible", "log_step", "refuse_zero_snr"]
+
+_LEAST_ALPHA = 1e-6
 
 
 class LogStep(NamedTuple):
@@ -26,11 +28,20 @@ class LogStep(NamedTuple):
     clean: Array
 
 
+def audible(t: NoiseLevel) -> NoiseLevel:
+    """The level with alpha at least 1e-6, so that its log SNR is finite.
+
+    A data-prediction step out of alpha = 0 thereby is DDIM's to a relative 1e-6: there
+    x_s = (sigma_s / sigma_t) x_t + alpha_s x0, whatever the log SNR.
+    """
+    return t._replace(alpha=jnp.maximum(t.alpha, _LEAST_ALPHA))
+
+
 def log_step(t: NoiseLevel, s: NoiseLevel) -> LogStep:
     """The step from t to s, with nothing infinite in it (nor in its gradient).
 
     Args:
-        t: the noisier level, alpha_t > 0 and sigma_t > 0.
+        t: the noisier level, alpha_t > 0 (see `audible`) and sigma_t > 0.
         s: the cleaner level.
     """
     clean = s.sigma <= 0
@@ -45,5 +56,6 @@ def refuse_zero_snr(name: str, grid: Grid) -> None:
     if alpha is not None and np.any(alpha <= 0):
         raise ValueError(
             f"{name} runs in the clock sigma / alpha and cannot begin at alpha = 0 (zero terminal"
-            " SNR), got it on the grid; use ddim, or begin the grid below t_max"
+            " SNR), got it on the grid; use ddim, dpmpp_2m or unipc, or a grid with t_first below"
+            " t_max"
         )

@@ -18,7 +18,7 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.arrays import expand_to
-from jaxdiff.samplers.steps import log_step, refuse_zero_snr
+from jaxdiff.samplers.steps import audible, log_step
 from jaxdiff.typing import Grid, NoiseLevel
 
 __all__ = ["unipc"]
@@ -45,7 +45,7 @@ class UniPC:
     def step(self, x, memory, denoise, noise, *, k, t, s, grid):
         """Corrects the step that led here, then predicts the next."""
         last_x, last, x0s, lams = memory
-        x0 = denoise(x, t).x0
+        x0, t = denoise(x, t).x0, audible(t)
         lam, _, clean = log_step(t, s)
         if self.corrector:
             known = jnp.minimum(k, self.order)  # answers before this one that the corrector uses
@@ -94,10 +94,6 @@ class UniPC:
         half = jnp.where(use, 0.5, 0)
         rho = jnp.where(count == 1, half, rho)
         return jnp.where(use, scale * rho / r, 0)
-
-    def check(self, grid: Grid) -> None:
-        """Raises ValueError on a grid that holds alpha = 0."""
-        refuse_zero_snr("UniPC", grid)
 
 
 def _phis(z: Array, most: int) -> list[Array]:

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.arrays import check_range, safe_sqrt
+from jaxdiff.arrays import check_range, safe_sqrt, wide_float
 from jaxdiff.schedules.clock import check_end, clock, log_alpha_bar
 from jaxdiff.typing import NoiseLevel
 
@@ -95,12 +95,13 @@ class Cosine:
 
     def time(self, log_snr) -> Array:
         """By atan2 of the two legs, which keeps precision at both ends."""
+        log_snr = wide_float(log_snr)
         unit = jnp.pi / 2 / (1 + self.offset)
         start = self.offset * unit
         var = jax.nn.sigmoid(-log_snr)
         cos = safe_sqrt(jax.nn.sigmoid(log_snr)) * jnp.cos(start)
         sin = safe_sqrt(jnp.sin(start) ** 2 + var * jnp.cos(start) ** 2)
-        return jnp.arctan2(sin, cos) / unit - self.offset
+        return jnp.clip(jnp.arctan2(sin, cos) / unit - self.offset, 0, 1)
 
 
 def cosine(offset=0.008) -> Cosine:
@@ -140,7 +141,7 @@ class SubVP:
 
     def time(self, log_snr) -> Array:
         """alpha / sigma = 1 / (2 sinh(B / 2)), then B(t) solved for t."""
-        return _beta_time(self, 2 * jnp.arcsinh(0.5 * jnp.exp(-0.5 * log_snr)))
+        return _beta_time(self, 2 * jnp.arcsinh(0.5 * jnp.exp(-0.5 * wide_float(log_snr))))
 
 
 def sub_vp(beta_min=0.1, beta_max=20.0) -> SubVP:
@@ -186,7 +187,7 @@ class VE:
     def time(self, log_snr) -> Array:
         """log sigma is linear in t."""
         ratio = jnp.log(self.sigma_max) - jnp.log(self.sigma_min)
-        return (-0.5 * log_snr - jnp.log(self.sigma_min)) / ratio
+        return (-0.5 * wide_float(log_snr) - jnp.log(self.sigma_min)) / ratio
 
 
 def ve(sigma_min=0.01, sigma_max=50.0) -> VE:
@@ -249,7 +250,7 @@ class EDM:
 
     def time(self, log_snr) -> Array:
         """Sigma."""
-        return jnp.exp(-0.5 * log_snr)
+        return jnp.exp(-0.5 * wide_float(log_snr))
 
 
 def edm(sigma_min=0.002, sigma_max=80.0) -> EDM:
@@ -287,7 +288,7 @@ class Rectified:
 
     def time(self, log_snr) -> Array:
         """sigma / (alpha + sigma)."""
-        return jax.nn.sigmoid(-0.5 * log_snr)
+        return jax.nn.sigmoid(-0.5 * wide_float(log_snr))
 
 
 def rectified() -> Rectified:

@@ -7,7 +7,8 @@ import numpy as np
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.arrays import check_range
+from jaxdiff.arrays import check_range, is_traced
+from jaxdiff.schedules.clock import whole_steps
 from jaxdiff.typing import NoiseLevel, Schedule
 
 __all__ = ["shifted"]
@@ -29,6 +30,11 @@ class Shifted:
     def t_max(self):
         """The base's."""
         return self.base.t_max
+
+    @property
+    def num_steps(self) -> int | None:
+        """The base's, None where its clock is continuous."""
+        return whole_steps(self.base)
 
     @property
     def prior_std(self):
@@ -72,10 +78,16 @@ def shifted(base: Schedule, shift) -> Shifted:
         A schedule on the base's clock.
 
     Raises:
-        ValueError: shift not positive.
+        ValueError: shift not positive, or above 1 for a chain that ends with signal left: it has
+            no levels beyond its last step.
 
     Source: Hoogeboom et al. 2023, arXiv:2301.11093, eq. 4; Esser et al. 2024,
         arXiv:2403.03206, eq. 23.
     """
     check_range("shift", shift, 0, np.inf, "()")
+    if whole_steps(base) and not is_traced(base):
+        silent = bool(base(base.t_max).alpha <= 0)
+        check_range(
+            "shift of a chain that ends with signal left", shift, 0, np.inf if silent else 1, "(]"
+        )
     return Shifted(base, shift)

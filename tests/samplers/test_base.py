@@ -1,14 +1,24 @@
 """The driver: keys, devices, paths, callbacks and networks, against loops and differences."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxdiff import grids, make_denoiser, schedules
+from jaxdiff import grids, losses, make_denoiser, schedules
 from jaxdiff.models.unet import UNet
-from jaxdiff.samplers import ddim, ddpm, draw_noise, example_keys, sample
+from jaxdiff.samplers import (
+    ddim,
+    ddpm,
+    dpmpp_2m,
+    dpmpp_3m,
+    draw_noise,
+    example_keys,
+    sample,
+    unipc,
+)
 from jaxdiff.samplers.base import _run
 from jaxdiff.typing import Denoised
 
@@ -166,3 +176,43 @@ def test_a_sampler_of_your_own_in_twenty_lines(key):
 
     own = sample(key, small_model(), GRID, (4, 3), sampler=Euler())
     np.testing.assert_allclose(own, sample(key, small_model(), GRID, (4, 3)), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("schedule", [schedules.cosine(), schedules.rectified()])
+def test_data_prediction_starts_at_zero_snr_as_ddim(schedule, x64):
+    """Out of alpha = 0 one step of any of them is x_s = sigma_s / sigma_t x_t + alpha_s x0."""
+    model = small_model()
+    grid = grids.from_steps(schedule, [1.0, 0.7], end=None)
+    x_T = jax.random.normal(jax.random.key(3), (2, 3))
+    x0, s = model(x_T, schedule(1.0)).x0, schedule(0.7)
+    for sampler in (dpmpp_2m(), dpmpp_3m(), unipc(3)):
+        x = sample(None, model, grid, (2, 3), sampler=sampler, x_T=x_T)
+        np.testing.assert_allclose(x, s.sigma * x_T + s.alpha * x0, rtol=1e-5)
+
+
+def test_linen_modules_as_they_are(key):
+    """With and without `train` and a condition in their call, for sampling and for training."""
+
+    class Bare(nn.Module):
+        @nn.compact
+        def __call__(self, x, t):
+            return nn.Dense(3)(x) * t[:, None]
+
+    class Full(nn.Module):
+        @nn.compact
+        def __call__(self, x, t, cond, train=False):
+            h = nn.Dropout(0.5, deterministic=not train)(x + cond[:, None])
+            return nn.Dense(3)(h)
+
+    x = jax.random.normal(key, (4, 3))
+    for net, cond in ((Bare(), None), (Full(), jnp.arange(4.0))):
+        given = () if cond is None else (cond,)
+        params = net.init(key, x, jnp.ones(4), *given)
+        model = make_denoiser(
+            net.apply, params, parametrization="v", time_feature="clock", cond=cond
+        )
+        assert sample(key, model, GRID, (4, 3)).shape == (4, 3)
+        loss, _ = losses.denoising(key, model, x, schedules.linear_vp())
+        assert np.isfinite(loss)
+    with pytest.raises(ValueError, match="unconditional"):
+        make_denoiser(Bare().apply, {}, parametrization="v", time_feature="clock", cond=jnp.ones(4))

@@ -9,7 +9,7 @@ and a solver of order p replaces eps or x0 by a polynomial of degree p - 1. Sing
 the model between the two levels, multistep ones remember its last answers. Into a clean end
 (h infinite) all of them take the first-order step, which is DDIM's and exact there.
 
-They live in the clock sigma / alpha and refuse alpha = 0.
+Out of alpha = 0 (zero terminal SNR) data prediction takes DDIM's step; noise prediction refuses.
 """
 
 from jaxdiff.samplers.dpm_solver.multistep import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde

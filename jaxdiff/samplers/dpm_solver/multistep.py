@@ -19,7 +19,7 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.arrays import check_range, expand_to, safe_sqrt
-from jaxdiff.samplers.steps import log_step, refuse_zero_snr
+from jaxdiff.samplers.steps import audible, log_step
 from jaxdiff.typing import Grid
 
 __all__ = ["dpmpp_2m", "dpmpp_2m_sde", "dpmpp_3m", "dpmpp_3m_sde"]
@@ -46,7 +46,7 @@ class Multistep:
     def step(self, x, memory, denoise, noise, *, k, t, s, grid):
         """The formula of the module, at the order that k and the end allow."""
         x0s, lams = memory
-        x0 = denoise(x, t).x0
+        x0, t = denoise(x, t).x0, audible(t)
         lam, h, clean = log_step(t, s)
         second = (k >= 1) & ~clean
         third = (k >= 2) & ~clean
@@ -79,10 +79,6 @@ class Multistep:
         turn = turn * expand_to(jnp.where(third, 1 / (r0 + r1), 0), x0)
         bend = 2 * turn if self.form == "corrected" else turn
         return slope + expand_to(r0, x0) * turn, bend
-
-    def check(self, grid: Grid) -> None:
-        """Raises ValueError on a grid that holds alpha = 0."""
-        refuse_zero_snr("DPM-Solver++", grid)
 
 
 def _multistep(order: int, form: str, eta: Any, noises: int, warm_down: bool) -> Multistep:

@@ -19,7 +19,7 @@ from jax import Array
 from jaxdiff import arrays
 from jaxdiff.arrays import expand_to
 from jaxdiff.samplers.ancestral import Ancestral, ddim
-from jaxdiff.samplers.steps import log_step, refuse_zero_snr
+from jaxdiff.samplers.steps import audible, log_step, refuse_zero_snr
 from jaxdiff.typing import Grid, NoiseLevel
 
 __all__ = ["dpm_solver", "dpmpp_1s", "dpmpp_2s", "dpmpp_3s"]
@@ -51,7 +51,7 @@ class Singlestep:
 
     def step(self, x, memory, denoise, noise, *, k, t, s, grid):
         """Order 2 or 3 by calls in between; DDIM into a clean end."""
-        d = denoise(x, t)
+        d, t = denoise(x, t), audible(t)
         _, h, clean = log_step(t, s)
         # into a clean end the intermediate levels are of no use: keep them finite, drop the result
         inner = NoiseLevel(*(jnp.where(clean, 0.9 * a, b) for a, b in zip(t, s, strict=True)))
@@ -90,8 +90,9 @@ class Singlestep:
         return expand_to(-to.sigma * (jnp.expm1(h) / h - 1), x)
 
     def check(self, grid: Grid) -> None:
-        """Raises ValueError on a grid that holds alpha = 0."""
-        refuse_zero_snr("DPM-Solver", grid)
+        """Raises ValueError on a grid that holds alpha = 0, where eps says nothing."""
+        if not self.data:
+            refuse_zero_snr("DPM-Solver", grid)
 
 
 def dpm_solver(order: int = 2) -> Singlestep | Ancestral:
