@@ -55,7 +55,7 @@ def init_state(
 
     Args:
         key: [], a typed key.
-        params: a tree of arrays.
+        params: a tree of arrays or numbers, which become arrays of one dtype for good.
         optimizer: an optax GradientTransformation of unit learning rate (see `optim`).
         hyper: "lr" >= 0 and "ema_decay" in [0, 1]; optionally "warmup" (steps, 0 unless given),
             "steps" (the length of the learning-rate schedule; infinite, which is no decay, unless
@@ -69,7 +69,7 @@ def init_state(
         ValueError: a hyperparameter is missing or out of range, or the key is not typed.
     """
     _check(key, hyper)
-    params = jax.tree.map(jnp.asarray, params)  # numbers too
+    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.asarray(p).dtype), params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=_copy(params),

@@ -234,3 +234,20 @@ def test_state_refuses(toy, key, hyper, words):
 def test_state_wants_a_typed_key(toy):
     with pytest.raises(ValueError, match="typed key"):
         training.init_state(jax.random.PRNGKey(0), {}, toy.sgd, hyper={"lr": 1, "ema_decay": 0})
+
+
+@pytest.mark.usefixtures("strict")
+def test_numbers_are_parameters_of_one_program(toy, key):
+    """A number would be weakly typed, the first step's result not: two compilations."""
+
+    def loss(params, batch, key, hyper, aux):
+        return (params["w"] - batch) ** 2, ({}, aux)
+
+    hyper = {"lr": 0.25, "ema_decay": 0.0}
+    state = training.init_state(key, {"w": 1.0}, toy.sgd, hyper=hyper)
+    step = jax.jit(training.make_train_step(loss, toy.sgd))
+    for _ in range(2):
+        state, _ = step(state, jnp.float32(3.0))
+    # Each step halves the distance to 3: w - lr 2 (w - 3).
+    assert state.params["w"] == 2.5
+    assert step._cache_size() == 1
