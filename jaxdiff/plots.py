@@ -112,8 +112,8 @@ def loss_curve(
 ) -> None:
     """Draws a column of a training log against the step: raw values, and a smooth line over them.
 
-    The line is a moving mean over a twenty-fifth of the values, at least two. The vertical axis is logarithmic
-    where all values are positive.
+    The line is a moving mean over a twenty-fifth of the values, at least two. The vertical axis
+    is logarithmic where all values are positive.
 
     Args:
         log: a CSV file with a heading, a column `step` and the one drawn; rows without a finite

@@ -11,7 +11,7 @@ from jaxdiff.typing import Grid, NoiseLevel
 
 __all__ = ["LogStep", "audible", "log_step", "refuse_zero_snr"]
 
-_LEAST_ALPHA = 1e-6
+_FAINT = 1e-30
 
 
 class LogStep(NamedTuple):
@@ -29,12 +29,12 @@ class LogStep(NamedTuple):
 
 
 def audible(t: NoiseLevel) -> NoiseLevel:
-    """The level with alpha at least 1e-6, so that its log SNR is finite.
+    """The level with 1e-30 for alpha = 0, so that its log SNR is finite.
 
-    A data-prediction step out of alpha = 0 thereby is DDIM's to a relative 1e-6: there
+    A data-prediction step out of alpha = 0 thereby is DDIM's: there
     x_s = (sigma_s / sigma_t) x_t + alpha_s x0, whatever the log SNR.
     """
-    return t._replace(alpha=jnp.maximum(t.alpha, _LEAST_ALPHA))
+    return t._replace(alpha=jnp.where(t.alpha > 0, t.alpha, _FAINT))
 
 
 def log_step(t: NoiseLevel, s: NoiseLevel) -> LogStep:
