@@ -45,8 +45,12 @@ def _of_t(grid: Grid) -> _Coordinate:
         raise ValueError(
             'deis(clock="t") needs a grid on a schedule, got levels alone; use clock="log_rho"'
         )
-    rho = lambda t: _rho(grid.schedule(t))  # noqa: E731
-    slope = lambda t: jax.jvp(rho, (t,), (jnp.ones_like(t),))[1]  # noqa: E731
+    log_rho = lambda t: -0.5 * grid.schedule(t).log_snr  # noqa: E731
+
+    def slope(t: Array) -> Array:  # by the logarithm: alpha**2 may be too small for a float32
+        value, rate = jax.jvp(log_rho, (t,), (jnp.ones_like(t),))
+        return jnp.exp(value) * rate
+
     return _Coordinate(lambda level: level.t, slope, ends=False)
 
 
@@ -92,6 +96,8 @@ class AdamsBashforth:
         )
         here = coordinate.of(t)
         there = coordinate.of(s) if not coordinate.ends else jnp.where(lands, coordinate.of(s), 0)
+        # padded steps stand at the clean end: their rows are dropped, and must be finite before
+        here, there = (jnp.where(noisy, c, c[0]) for c in (here, there))
         k = jnp.arange(grid.num_steps)
         # the answers at hand: step k has k + 1 of them, at most `order`
         index = k[:, None] - jnp.arange(self.order)[None, :]
