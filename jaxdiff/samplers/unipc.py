@@ -67,13 +67,13 @@ class UniPC:
         if points:
             use = jnp.stack([p[2] for p in points])
             r = jnp.stack([(p[1] - lam) / h for p in points])
-            weights = self._weights(h, r, use, end is None)
+            weights = self._weights(h, r, use)
             for (answer, _, there), w in zip(points, weights, strict=True):
                 difference = jnp.where(there, answer - x0s[0], 0)
                 move = move + expand_to(jnp.where(clean, 0, w), x) * difference
         return expand_to(s.sigma / t.sigma, x) * x + expand_to(s.alpha, x) * move
 
-    def _weights(self, h, r, use, predictor):
+    def _weights(self, h, r, use):
         """B rho_i / r_i for the points in use, 0 for the rest."""
         count, n = jnp.sum(use), r.shape[0]
         scale = h if self.variant == "bh1" else -jnp.expm1(-h)
