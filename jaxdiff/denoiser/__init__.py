@@ -5,7 +5,9 @@ E[eps | x_t]. Parameters and conditioning are its leaves: exchanging them recomp
 """
 
 from jaxdiff.denoiser.clipping import clip_x0, dynamic_threshold
+from jaxdiff.denoiser.conditioning import null_cond
 from jaxdiff.denoiser.network import Denoiser, make_denoiser
+from jaxdiff.denoiser.revision import add_score, own_heads, with_x0
 from jaxdiff.denoiser.time_features import (
     TIME_FEATURES,
     clock,
@@ -19,13 +21,17 @@ from jaxdiff.denoiser.time_features import (
 __all__ = [
     "TIME_FEATURES",
     "Denoiser",
+    "add_score",
     "clip_x0",
     "clock",
     "dynamic_threshold",
     "log_snr",
     "make_denoiser",
+    "null_cond",
+    "own_heads",
     "quarter_log_sigma",
     "rounded_steps",
     "steps",
     "thousandths",
+    "with_x0",
 ]

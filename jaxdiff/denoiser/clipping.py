@@ -8,7 +8,8 @@ import numpy as np
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.arrays import as_pytree, check_range, expand_to, safe_divide
+from jaxdiff.arrays import as_pytree, check_range, expand_to
+from jaxdiff.denoiser.revision import own_heads, with_x0
 from jaxdiff.typing import Denoise, Denoised, NoiseLevel
 
 __all__ = ["clip_x0", "dynamic_threshold"]
@@ -26,7 +27,7 @@ class ClipX0:
     def __call__(self, x_t: Array, level: NoiseLevel) -> Denoised:
         """The model's answer with x0 held in [low, high]."""
         d = self.denoise(x_t, level)
-        return _with_x0(d, jnp.clip(d.x0, self.low, self.high), x_t, level, self.keep_eps)
+        return _clipped(d, jnp.clip(d.x0, self.low, self.high), x_t, level, self.keep_eps)
 
 
 @arrays.pytree
@@ -47,16 +48,14 @@ class DynamicThreshold:
         )
         bound = expand_to(bound, d.x0)
         x0 = jnp.clip(d.x0, -bound, bound) * (self.least / bound)
-        return _with_x0(d, x0, x_t, level, self.keep_eps)
+        return _clipped(d, x0, x_t, level, self.keep_eps)
 
 
-def _with_x0(d: Denoised, x0: Array, x_t: Array, level: NoiseLevel, keep_eps: bool) -> Denoised:
+def _clipped(d: Denoised, x0: Array, x_t: Array, level: NoiseLevel, keep_eps: bool) -> Denoised:
     """`d` with another x0; eps follows from x_t unless the network's own is kept."""
-    heads = {**d.heads, "eps_model": d.heads.get("eps_model", d.eps)}
     if keep_eps:
-        return Denoised(x0, d.eps, heads)
-    alpha, sigma = expand_to(level.alpha, x0), expand_to(level.sigma, x0)
-    return Denoised(x0, safe_divide(x_t - alpha * x0, sigma), heads)
+        return Denoised(x0, d.eps, own_heads(d))
+    return with_x0(d, x0, x_t, level)
 
 
 def clip_x0(denoise: Denoise, low=-1.0, high=1.0, *, keep_eps: bool = False) -> ClipX0:

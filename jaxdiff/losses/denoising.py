@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdiff.arrays import check_range, event_mean
-from jaxdiff.denoiser import Denoiser
+from jaxdiff.denoiser import Denoiser, null_cond
 from jaxdiff.gaussian import q_sample
 from jaxdiff.losses.times import Times, uniform, working_span
 from jaxdiff.losses.weights import Weight, on_output, simple
@@ -103,7 +103,7 @@ def drop_cond(key: Array, cond: Any, rate: Any) -> Any:
 
     Args:
         key: a PRNG key.
-        cond: a pytree of [B, ...] arrays; integers become -1, floats 0.
+        cond: a pytree of [B, ...] arrays; hidden ones become their `denoiser.null_cond`.
         rate: [], in [0, 1].
 
     Returns:
@@ -114,15 +114,11 @@ def drop_cond(key: Array, cond: Any, rate: Any) -> Any:
     leaves = jax.tree.leaves(cond)
     hidden = jax.random.bernoulli(key, rate, leaves[0].shape[:1])
 
-    def hide(leaf: Array) -> Array:
-        if jnp.issubdtype(leaf.dtype, jnp.integer):
-            leaf, null = leaf.astype(jnp.int32), -1  # unsigned labels have no -1
-        else:
-            null = 0
-        shape = hidden.shape + (1,) * (leaf.ndim - 1)
-        return jnp.where(hidden.reshape(shape), jnp.asarray(null, leaf.dtype), leaf)
+    def hide(leaf: Array, null: Array) -> Array:
+        shape = hidden.shape + (1,) * (null.ndim - 1)
+        return jnp.where(hidden.reshape(shape), null, leaf.astype(null.dtype))
 
-    return jax.tree.map(hide, cond)
+    return jax.tree.map(hide, cond, null_cond(cond))
 
 
 def _check(denoiser: Any, x0: Array, cond: Any, cond_dropout: Any) -> None:
