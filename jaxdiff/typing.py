@@ -169,6 +169,21 @@ class Grid:
             sigma=jnp.exp(log_alpha - log_snr / 2),
         )
 
+    def at(self, log_snr) -> NoiseLevel:
+        """The level of a given log-SNR, [], that lies within the grid's own range.
+
+        On a schedule by its inverse; of levels given as numbers, by `between` the two around it.
+        """
+        if self.schedule is not None:
+            return self.schedule(self.schedule.time(log_snr))
+        first, last = self.pairs
+        k = jnp.sum(last.log_snr <= log_snr)
+        # beyond the last noisy level there is none: stay on it
+        k = jnp.minimum(k, jnp.maximum(jnp.sum(self.levels.sigma > 0) - 2, 0))
+        t, s = (jax.tree.map(lambda a: a[k], level) for level in (first, last))
+        fraction = arrays.safe_divide(log_snr - t.log_snr, s.log_snr - t.log_snr)
+        return self.between(t, s, fraction)
+
 
 class ReverseVariance(Protocol):
     """Where the deviation of the reverse step p(x_s | x_t) comes from: a frozen pytree."""

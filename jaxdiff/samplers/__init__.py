@@ -14,9 +14,12 @@ from jaxdiff.samplers.dpm_solver import (
     dpmpp_3s,
 )
 from jaxdiff.samplers.edm import dpm2, dpm2_ancestral, euler, euler_ancestral, heun
+from jaxdiff.samplers.inpainting import repaint, replacement
+from jaxdiff.samplers.langevin import langevin, predictor_corrector
 from jaxdiff.samplers.latents import circular, ddim_encode, heun_encode, slerp
 from jaxdiff.samplers.registry import SAMPLERS, make_sampler
-from jaxdiff.samplers.unipc import unipc
+from jaxdiff.samplers.restart import restart
+from jaxdiff.samplers.unipc import unic, unipc
 
 __all__ = [
     "SAMPLERS",
@@ -41,9 +44,15 @@ __all__ = [
     "example_keys",
     "heun",
     "heun_encode",
+    "langevin",
     "lms",
     "make_sampler",
+    "predictor_corrector",
+    "repaint",
+    "replacement",
+    "restart",
     "sample",
     "slerp",
+    "unic",
     "unipc",
 ]

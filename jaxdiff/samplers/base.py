@@ -11,6 +11,7 @@ Example i of a batch depends on (key, i) alone: its key is `fold_in(key, i)`, it
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from jax import Array
 from jaxdiff import arrays
 from jaxdiff.denoiser import Denoiser
 from jaxdiff.samplers.ancestral import ddim
+from jaxdiff.samplers.steps import check_sampler
 from jaxdiff.typing import Denoise, Denoised, Grid, NoiseLevel, Sampler
 
 __all__ = ["draw_noise", "example_keys", "sample"]
@@ -39,6 +41,7 @@ def sample(
     noise: Array | None = None,
     keep_path: bool = False,
     callback: Callable[[Array, Array], None] | None = None,
+    remat: bool = False,
 ) -> Array:
     """Draws samples: walks the grid from x_T to x_0.
 
@@ -55,6 +58,8 @@ def sample(
         keep_path: static; returns all states instead of the last.
         callback: static; called on the host as callback(k, x_s) after each step. Meant for
             previews: the order of calls follows the steps on one device.
+        remat: static; gradients keep some 2 sqrt(K) states and the activations of one step, and
+            compute steps up to three times, instead of keeping the activations of all K.
 
     Returns:
         x_0, [B, ...]; with keep_path the path [K+1, B, ...] from x_T to x_0.
@@ -73,13 +78,12 @@ def sample(
     trees = (arrays.as_pytree(denoise), grid, sampler)
     trees = jax.tree.map(lambda a: _strong(a, grid.levels.alpha.dtype), trees)
     noise = None if noise is None else jnp.asarray(noise, dtype)
-    return _run(
-        keys, *trees, x_T, noise, shape=shape, dtype=dtype, keep_path=keep_path, callback=callback
-    )
+    static = {"keep_path": keep_path, "callback": callback, "remat": remat}
+    return _run(keys, *trees, x_T, noise, shape=shape, dtype=dtype, **static)
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "dtype", "keep_path", "callback"))
-def _run(keys, denoise, grid, sampler, x_T, noise, *, shape, dtype, keep_path, callback):
+@functools.partial(jax.jit, static_argnames=("shape", "dtype", "keep_path", "callback", "remat"))
+def _run(keys, denoise, grid, sampler, x_T, noise, *, shape, dtype, keep_path, callback, remat):
     if x_T is None:
         draws = _draw(_start_keys(keys), 1, shape, dtype)[0]
         x_T = jnp.asarray(grid.prior_std, dtype) * draws
@@ -101,8 +105,36 @@ def _run(keys, denoise, grid, sampler, x_T, noise, *, shape, dtype, keep_path, c
         return carry, carry[0] if keep_path else None
 
     start = x_T, sampler.init(x_T, denoise, grid)
-    (x_0, _), path = jax.lax.scan(body, start, (steps, *grid.pairs, noise))
+    walk = _walk_again if remat else jax.lax.scan
+    (x_0, _), path = walk(body, start, (steps, *grid.pairs, noise))
     return jnp.concatenate([x_T[None], path]) if keep_path else x_0
+
+
+def _walk_again(body: Callable, start: Any, inputs: tuple) -> tuple[Any, Any]:
+    """`lax.scan` in sqrt(K) stretches, of which only the first states are kept for the way back.
+
+    Source: Chen et al. 2016, arXiv:1604.06174, section 4.
+    """
+    steps, t, s, noise = inputs
+    count = steps.shape[0]
+    length = math.isqrt(count - 1) + 1
+    extra = -count % length
+
+    def stretches(a: Array, filler: Any = None) -> Array:
+        last = a[-1:] if filler is None else jnp.full_like(a[-1:], filler)
+        a = jnp.concatenate([a, jnp.repeat(last, extra, axis=0)])
+        return a.reshape(-1, length, *a.shape[1:])
+
+    def levels(level: NoiseLevel) -> NoiseLevel:
+        # steps beyond the last stand at a clean end, where nothing moves
+        t, alpha, sigma = level
+        return NoiseLevel(stretches(t), stretches(alpha, 1), stretches(sigma, 0))
+
+    parts = (stretches(steps), levels(t), levels(s), jax.tree.map(stretches, noise))
+    once = jax.checkpoint(body)
+    stretch = jax.checkpoint(lambda carry, part: jax.lax.scan(once, carry, part))
+    carry, path = jax.lax.scan(stretch, start, parts)
+    return carry, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], path)
 
 
 def _strong(a: Any, dtype: Any) -> Any:
@@ -207,13 +239,7 @@ def _check(denoise, grid, shape, sampler, x_T, noise) -> tuple[int, ...]:
             f"grid must have levels [K+1] with K >= 1, got {list(grid.levels.t.shape)};"
             " stacked grids go through jax.vmap"
         )
-    if not all(hasattr(sampler, name) for name in ("init", "step", "noises")):
-        raise TypeError(f"sampler must be a Sampler such as ddim(), got {sampler!r}")
-    if not arrays.is_pytree(sampler):
-        raise TypeError(
-            "sampler must be a pytree, so that it passes through jit: decorate"
-            f" {type(sampler).__name__} with jaxdiff.arrays.pytree"
-        )
+    check_sampler(sampler)
     shape = _checked_shape(shape)
     if x_T is not None and tuple(x_T.shape) != shape:
         raise ValueError(f"x_T must have the shape asked for, {shape}, got {tuple(x_T.shape)}")

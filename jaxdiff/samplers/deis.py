@@ -20,7 +20,7 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.arrays import expand_to
-from jaxdiff.samplers.steps import refuse_zero_snr
+from jaxdiff.samplers.steps import refuse_zero_snr, steps_left
 from jaxdiff.typing import Grid, NoiseLevel
 
 __all__ = ["deis", "lms"]
@@ -71,6 +71,7 @@ class AdamsBashforth:
 
     order: int = arrays.static()
     clock: str = arrays.static()
+    warm_down: bool = arrays.static()
     noises = 0
 
     def init(self, x_T: Array, denoise: Any, grid: Grid) -> tuple[Array, Array]:
@@ -102,7 +103,10 @@ class AdamsBashforth:
         # the answers at hand: step k has k + 1 of them, at most `order`
         index = k[:, None] - jnp.arange(self.order)[None, :]
         at = here[jnp.maximum(index, 0)]
-        rows = jax.vmap(self._row, (0, 0, 0, 0, None))(here, there, at, index >= 0, coordinate)
+        known = index >= 0
+        if self.warm_down:
+            known &= jnp.arange(self.order)[None, :] < steps_left(grid, k)[:, None]
+        rows = jax.vmap(self._row, (0, 0, 0, 0, None))(here, there, at, known, coordinate)
         euler = jnp.where(lands, _rho(s), 0) - _rho(t)
         plain = jnp.concatenate([euler[:, None], jnp.zeros_like(rows[:, 1:])], axis=1)
         keep = jnp.full_like(lands, True) if coordinate.ends else lands
@@ -135,12 +139,14 @@ def _check_order(order: int, most: int) -> None:
         raise ValueError(f"order must be a whole number in 1..{most}, got {order}")
 
 
-def deis(order: int = 3, *, clock: str = "t") -> AdamsBashforth:
+def deis(order: int = 3, *, clock: str = "t", warm_down: bool = False) -> AdamsBashforth:
     """DEIS with Adams-Bashforth polynomials; order 1 is DDIM.
 
     Args:
         order: 1 to 4, of the polynomial plus one; lower while answers are few.
         clock: "t", the paper's tAB, or "log_rho", what other libraries carry.
+        warm_down: takes the last steps at orders ..., 2, 1, as other libraries do; into a clean
+            end the last step is of first order anyway.
 
     Returns:
         A Sampler.
@@ -153,7 +159,7 @@ def deis(order: int = 3, *, clock: str = "t") -> AdamsBashforth:
     _check_order(order, 4)
     if clock not in ("t", "log_rho"):
         raise ValueError(f"clock must be t or log_rho, got {clock!r}")
-    return AdamsBashforth(order, clock)
+    return AdamsBashforth(order, clock, warm_down)
 
 
 def lms(order: int = 4) -> AdamsBashforth:
@@ -171,4 +177,4 @@ def lms(order: int = 4) -> AdamsBashforth:
     Source: the linear multistep sampler of k-diffusion (K. Crowson), for any alpha.
     """
     _check_order(order, 4)
-    return AdamsBashforth(order, "rho")
+    return AdamsBashforth(order, "rho", False)

@@ -20,7 +20,9 @@ from jaxdiff.samplers.dpm_solver import (
     dpmpp_3s,
 )
 from jaxdiff.samplers.edm import dpm2, dpm2_ancestral, euler, euler_ancestral, heun
-from jaxdiff.samplers.unipc import unipc
+from jaxdiff.samplers.langevin import predictor_corrector
+from jaxdiff.samplers.restart import restart
+from jaxdiff.samplers.unipc import unic, unipc
 from jaxdiff.typing import Sampler
 
 __all__ = ["SAMPLERS", "Row", "make_sampler"]
@@ -57,6 +59,7 @@ SAMPLERS: dict[str, Row] = {
     "dpmpp_2m_sde": Row(dpmpp_2m_sde, _LU_PP),
     "dpmpp_3m_sde": Row(dpmpp_3m_sde, _LU_PP),
     "unipc": Row(unipc, "Zhao et al. 2023, arXiv:2302.04867"),
+    "unic": Row(unic, "Zhao et al. 2023, arXiv:2302.04867"),
     "deis": Row(deis, "Zhang and Chen 2023, arXiv:2204.13902", _CLOCK),
     "lms": Row(lms, "k-diffusion (K. Crowson)", _CLOCK),
     "euler": Row(euler, _KARRAS, _CLOCK),
@@ -64,6 +67,8 @@ SAMPLERS: dict[str, Row] = {
     "dpm2": Row(dpm2, "k-diffusion (K. Crowson)", _CLOCK),
     "euler_ancestral": Row(euler_ancestral, "k-diffusion (K. Crowson)"),
     "dpm2_ancestral": Row(dpm2_ancestral, "k-diffusion (K. Crowson)", _CLOCK),
+    "restart": Row(restart, "Xu et al. 2023, arXiv:2306.14878", _CLOCK),
+    "predictor_corrector": Row(predictor_corrector, "Song et al. 2021, arXiv:2011.13456"),
 }
 
 

@@ -1,6 +1,6 @@
-"""What the solvers in log-SNR and in sigma / alpha share: step sizes, and what they refuse."""
+"""What samplers share: step sizes in log-SNR, and what they refuse."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,15 @@ from jax import Array
 from jaxdiff import arrays
 from jaxdiff.typing import Grid, NoiseLevel
 
-__all__ = ["LogStep", "audible", "log_step", "refuse_zero_snr"]
+__all__ = [
+    "LogStep",
+    "audible",
+    "check_count",
+    "check_sampler",
+    "log_step",
+    "refuse_zero_snr",
+    "steps_left",
+]
 
 _FAINT = 1e-30
 
@@ -50,6 +58,11 @@ def log_step(t: NoiseLevel, s: NoiseLevel) -> LogStep:
     return LogStep(lam, jnp.where(clean, 1, noisy.log_snr / 2 - lam), clean)
 
 
+def steps_left(grid: Grid, k: Array) -> Array:
+    """How many steps are to be taken from step k on, itself included; padding is none."""
+    return jnp.sum(grid.levels.sigma[:-1] > 0) - k
+
+
 def refuse_zero_snr(name: str, grid: Grid) -> None:
     """Raises ValueError if a concrete grid holds a level without signal."""
     alpha = arrays.concrete(grid.levels.alpha)
@@ -59,3 +72,20 @@ def refuse_zero_snr(name: str, grid: Grid) -> None:
             " SNR), got it on the grid; use ddim, dpmpp_2m or unipc, or a grid with t_first below"
             " t_max"
         )
+
+
+def check_sampler(sampler: Any) -> None:
+    """Raises TypeError unless `sampler` has a sampler's methods and passes through jit."""
+    if not all(hasattr(sampler, name) for name in ("init", "step", "noises")):
+        raise TypeError(f"sampler must be a Sampler such as ddim(), got {sampler!r}")
+    if not arrays.is_pytree(sampler):
+        raise TypeError(
+            "sampler must be a pytree, so that it passes through jit: decorate"
+            f" {type(sampler).__name__} with jaxdiff.arrays.pytree"
+        )
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is a whole number, at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a whole number >= 1, got {value}")

@@ -5,6 +5,8 @@ network with a bounded x_0, quick to compile, since any model must do. A sampler
 regimes has a row of `HYPERPARAMETERS` for each.
 """
 
+import functools
+
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -12,7 +14,16 @@ import numpy as np
 import pytest
 
 from jaxdiff import grids, make_denoiser, schedules
-from jaxdiff.samplers import SAMPLERS, draw_noise, example_keys, make_sampler, sample
+from jaxdiff.samplers import (
+    SAMPLERS,
+    draw_noise,
+    example_keys,
+    langevin,
+    make_sampler,
+    repaint,
+    replacement,
+    sample,
+)
 from jaxdiff.samplers.base import _run
 from tests.battery import SCHEDULES
 
@@ -24,21 +35,35 @@ HYPERPARAMETERS = {
     "dpm_solver": [{"order": 2}, {"order": 3}],
     "dpmpp_2m": [{"form": "midpoint"}, {"form": "heun"}],
     "dpmpp_3m": [{"form": "corrected"}, {"form": "ported", "warm_down": True}],
+    "restart": [{"low": 2.0, "high": 6.0, "steps": 2, "repeats": 2}],
+    "predictor_corrector": [{}, {"corrector": langevin(0.1, 2)}],
     "unipc": [{"order": 2, "variant": "bh1"}, {"order": 3, "variant": "bh2"}],
     "deis": [{"order": 3, "clock": "t"}, {"order": 3, "clock": "log_rho"}],
     "heun": [{}, {"s_churn": 4.0, "s_min": 0.05, "s_max": 50.0, "s_noise": 1.003}],
 }
-CASES = [(name, hyper) for name in SAMPLERS for hyper in HYPERPARAMETERS.get(name, [{}])]
-IDS = ["-".join([name, *map(str, hyper.values())]) for name, hyper in CASES]
+MASK, KNOWN = np.array([1, 0, 1]), np.array([0.5, np.nan, -0.2])
+COMBINED = {  # what needs arguments of the data, and one sampler on top of another
+    "replacement": lambda: replacement(make_sampler("dpmpp_2m"), KNOWN, MASK),
+    "repaint": lambda: repaint(None, KNOWN, MASK, jump=2, repeats=2),
+    "unic-deis": lambda: make_sampler("unic", sampler=make_sampler("deis"), order=3),
+    "restart-dpmpp_2m_sde": lambda: make_sampler(
+        "restart", sampler=make_sampler("dpmpp_2m_sde"), low=2.0, high=6.0, repeats=1
+    ),
+}
+ROWS = {
+    "-".join([name, *(str(v) for v in hyper.values() if np.isscalar(v))]): functools.partial(
+        make_sampler, name, **hyper
+    )
+    for name in SAMPLERS
+    for hyper in HYPERPARAMETERS.get(name, [{}])
+} | COMBINED
 # One of each kind by default, all of them with `-m slow`: each row is a dozen compiles.
 QUICK = {"ddpm", "ddim-0.5", "ddim-1.0", "dpm_solver-2", "dpmpp_2m-midpoint", "dpmpp_2m_sde"}
-QUICK |= {"unipc-2-bh1", "deis-3-t", "heun", "heun-4.0-0.05-50.0-1.003"}
-each_sampler = pytest.mark.parametrize(
-    ("name", "hyper"),
-    [
-        pytest.param(*case, id=row, marks=[] if row in QUICK else [pytest.mark.slow])
-        for case, row in zip(CASES, IDS, strict=True)
-    ],
+QUICK |= {"unipc-2-bh1", "deis-3-t", "heun", "heun-4.0-0.05-50.0-1.003", "restart-2.0-6.0-2-2"}
+QUICK |= {"repaint"}
+each_row = pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=[] if row in QUICK else [pytest.mark.slow]) for row in ROWS],
 )
 STEPS, SHAPE = 8, (4, 3)
 
@@ -59,20 +84,27 @@ def grid_of(beta_max=20.0, steps=STEPS):
     return grids.uniform(schedules.linear_vp(0.1, beta_max), steps)
 
 
+def scaled(sampler, factor):
+    """The sampler with each number multiplied; masks stay."""
+    number = lambda a: jnp.issubdtype(jnp.result_type(a), jnp.floating)  # noqa: E731
+    return jax.tree.map(lambda a: jnp.asarray(factor * a) if number(a) else a, sampler)
+
+
 def product():
     """Every sampler with every schedule; by default each sampler with one, in turn."""
     names = list(SCHEDULES)
-    for i, case in enumerate(CASES):
+    for i, row in enumerate(ROWS):
         for j, schedule in enumerate(names):
             marks = [] if (i - j) % len(names) == 0 else [pytest.mark.slow]
-            yield pytest.param(*case, schedule, id=f"{IDS[i]}-{schedule}", marks=marks)
+            yield pytest.param(row, schedule, id=f"{row}-{schedule}", marks=marks)
 
 
-@pytest.mark.parametrize(("name", "hyper", "schedule"), list(product()))
-def test_finite_or_refused_on_every_schedule(name, hyper, schedule, key):
+@pytest.mark.parametrize(("row", "schedule"), list(product()))
+def test_finite_or_refused_on_every_schedule(row, schedule, key):
     """Finite samples on every path, zero terminal SNR included; or an error before any compile."""
     grid = grids.uniform(SCHEDULES[schedule], STEPS)
-    draw = lambda: sample(key, model(), grid, SHAPE, sampler=make_sampler(name, **hyper))  # noqa: E731
+    draw = lambda: sample(key, model(), grid, SHAPE, sampler=ROWS[row]())  # noqa: E731
+    name = next((part for part in reversed(row.split("-")) if part in SAMPLERS), "ddpm")
     silent = bool(grid.levels.alpha[0] <= 0)
     if silent and "alpha = 0" in SAMPLERS[name].refuses:
         with pytest.raises(ValueError, match="alpha = 0"):
@@ -83,25 +115,25 @@ def test_finite_or_refused_on_every_schedule(name, hyper, schedule, key):
     assert np.all(np.isfinite(x))
 
 
-@each_sampler
-def test_jit_is_eager(name, hyper, key):
+@each_row
+def test_jit_is_eager(row, key):
     """The rounding of fused float32 arithmetic over 8 steps stays below 1e-5."""
-    sampler = make_sampler(name, **hyper)
+    sampler = ROWS[row]()
     eager = sample(key, model(), grid_of(), SHAPE, sampler=sampler)
     inside = jax.jit(lambda m, g, s: sample(key, m, g, SHAPE, sampler=s))
     np.testing.assert_allclose(inside(model(), grid_of(), sampler), eager, atol=1e-5)
 
 
-@each_sampler
-def test_float32_is_close_to_float64(name, hyper):
+@each_row
+def test_float32_is_close_to_float64(row):
     """8 steps on unit-scale data lose some 1e-6 each; 1e-4 is 10 times their sum."""
     found = {}
     x_T = np.random.default_rng(0).normal(size=SHAPE)
-    noise = np.random.default_rng(1).normal(size=(STEPS, 8, *SHAPE))
+    noise = np.random.default_rng(1).normal(size=(STEPS, ROWS[row]().noises, *SHAPE))
     for wide in (False, True):
         with jax.enable_x64(wide):
-            sampler = make_sampler(name, **hyper)
-            draws = jnp.asarray(noise[:, : sampler.noises], float)
+            sampler = ROWS[row]()
+            draws = jnp.asarray(noise, float)
             start = jnp.asarray(x_T, float)
             x = sample(None, model(), grid_of(), SHAPE, sampler=sampler, x_T=start, noise=draws)
             assert x.dtype == start.dtype
@@ -109,10 +141,10 @@ def test_float32_is_close_to_float64(name, hyper):
     np.testing.assert_allclose(found[False], found[True], atol=1e-4)
 
 
-@each_sampler
-def test_noise_given_replays_noise_drawn(name, hyper, key):
+@each_row
+def test_noise_given_replays_noise_drawn(row, key):
     """`draw_noise` is what the scan draws: the same program but for where the noise comes from."""
-    sampler, grid = make_sampler(name, **hyper), grid_of()
+    sampler, grid = ROWS[row](), grid_of()
     noise = draw_noise(key, grid, sampler, SHAPE)
     assert noise.shape == (STEPS, sampler.noises, *SHAPE)
     drawn = sample(key, model(), grid, SHAPE, sampler=sampler)
@@ -120,10 +152,10 @@ def test_noise_given_replays_noise_drawn(name, hyper, key):
     np.testing.assert_allclose(given, drawn, atol=1e-5)
 
 
-@each_sampler
-def test_example_depends_on_its_own_key_alone(name, hyper, key):
+@each_row
+def test_example_depends_on_its_own_key_alone(row, key):
     """Batches of 1, 7 and 64, and chunks of a job, give the same examples up to rounding."""
-    sampler = make_sampler(name, **hyper)
+    sampler = ROWS[row]()
     draw = lambda keys, n: sample(keys, model(), grid_of(), (n, 3), sampler=sampler)  # noqa: E731
     whole = draw(key, 64)
     for n in (1, 7):
@@ -131,21 +163,21 @@ def test_example_depends_on_its_own_key_alone(name, hyper, key):
     np.testing.assert_allclose(draw(example_keys(key, 7, 40), 7), whole[40:47], atol=1e-5)
 
 
-@each_sampler
-def test_one_compile(name, hyper, key):
+@each_row
+def test_one_compile(row, key):
     """Other hyperparameters, grid values and parameters of the same shapes compile nothing."""
-    sampler = make_sampler(name, **hyper)
+    sampler = ROWS[row]()
     sample(key, model(), grid_of(), SHAPE, sampler=sampler)
     before = _run._cache_size()
-    other = jax.tree.map(lambda a: 0.9 * a, sampler)
+    other = scaled(sampler, 0.9)
     sample(jax.random.key(7), model(0.9), grid_of(19.0), SHAPE, sampler=other)
     assert _run._cache_size() == before
 
 
-@each_sampler
-def test_vmap_over_padded_grids_is_a_loop(name, hyper, key):
+@each_row
+def test_vmap_over_padded_grids_is_a_loop(row, key):
     """Grids of 3 and 8 steps, padded and stacked; noise is by step, so it is the same too."""
-    sampler, lengths = make_sampler(name, **hyper), (3, STEPS)
+    sampler, lengths = ROWS[row](), (3, STEPS)
     made = [grid_of(steps=n) for n in lengths]
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *[grids.pad(g, STEPS) for g in made])
     run = lambda g: sample(key, model(), g, SHAPE, sampler=sampler)  # noqa: E731
@@ -153,39 +185,37 @@ def test_vmap_over_padded_grids_is_a_loop(name, hyper, key):
         np.testing.assert_allclose(found, run(grid), atol=1e-5)
 
 
-@each_sampler
-def test_vmap_over_everything_is_a_loop(name, hyper):
+@each_row
+def test_vmap_over_everything_is_a_loop(row):
     """A population over seeds, beta_max and every hyperparameter is one program."""
-    sampler = make_sampler(name, **hyper)
+    sampler = ROWS[row]()
 
     def run(key, beta, sampler):
         return sample(key, model(), grid_of(beta), SHAPE, sampler=sampler)
 
     keys, betas = jax.random.split(jax.random.key(3), 3), jnp.asarray([12.0, 16.0, 20.0])
-    members = [jax.tree.map(lambda a: jnp.asarray(f * a), sampler) for f in (0.5, 0.8, 1.0)]  # noqa: B023
+    members = [scaled(sampler, factor) for factor in (0.5, 0.8, 1.0)]
     together = jax.vmap(run)(keys, betas, jax.tree.map(lambda *a: jnp.stack(a), *members))
     for i, member in enumerate(members):
         np.testing.assert_allclose(together[i], run(keys[i], betas[i], member), atol=1e-5)
 
 
-@each_sampler
-def test_gradients_are_central_differences(name, hyper, x64):
+@each_row
+def test_gradients_are_central_differences(row, x64):
     """By beta_max, the network, x_T and each hyperparameter, through a clean end and padding.
 
     Central differences of step 1e-6 err by some 1e-9. Hyperparameters at an end of their range
     are differenced from that side, to second order.
     """
-    leaves, structure = jax.tree.flatten(make_sampler(name, **hyper))
-    leaves = [jnp.asarray(leaf, float) for leaf in leaves if np.isfinite(leaf)]
-    structure = structure if len(leaves) == structure.num_leaves else None
+    leaves, structure = jax.tree.flatten(ROWS[row]())
+    free = [i for i, leaf in enumerate(leaves) if np.ndim(leaf) == 0 and np.isfinite(leaf)]
     base = {"beta": jnp.asarray(20.0), "params": model().params}
     base["x_T"] = jax.random.normal(jax.random.key(1), SHAPE)
     weights = jnp.asarray(np.random.default_rng(0).normal(size=SHAPE))
 
-    def f(base, leaves):
-        sampler = make_sampler(name, **hyper)
-        if structure is not None:
-            sampler = jax.tree.unflatten(structure, leaves)
+    def f(base, numbers):
+        now = [numbers[free.index(i)] if i in free else leaf for i, leaf in enumerate(leaves)]
+        sampler = jax.tree.unflatten(structure, now)
         denoise, grid = (
             model().with_params(base["params"]),
             grids.pad(grid_of(base["beta"], 5), STEPS),
@@ -193,12 +223,13 @@ def test_gradients_are_central_differences(name, hyper, x64):
         x = sample(jax.random.key(0), denoise, grid, SHAPE, sampler=sampler, x_T=base["x_T"])
         return jnp.sum(weights * x)
 
+    numbers = [jnp.asarray(leaves[i], float) for i in free]
     value = jax.jit(f)
-    slopes, _ = jax.flatten_util.ravel_pytree(jax.jit(jax.grad(f, argnums=(0, 1)))(base, leaves))
-    flat, unravel = jax.flatten_util.ravel_pytree((base, leaves))
+    slopes, _ = jax.flatten_util.ravel_pytree(jax.jit(jax.grad(f, argnums=(0, 1)))(base, numbers))
+    flat, unravel = jax.flatten_util.ravel_pytree((base, numbers))
     assert np.all(np.isfinite(slopes))
-    count, h = flat.size - len(leaves), 1e-6
-    for i in [*range(0, count, 9), *(range(count, flat.size) if structure is not None else ())]:
+    count, h = flat.size - len(numbers), 1e-6
+    for i in [*range(0, count, 9), *range(count, flat.size)]:
         at = lambda d: value(*unravel(flat.at[i].add(d)))  # noqa: B023, E731
         if i >= count and flat[i] in (0, 1):
             d = h if flat[i] == 0 else -h

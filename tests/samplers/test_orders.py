@@ -7,13 +7,14 @@ order and adds a term that falls as h**2 times its own size, and leading terms o
 can cancel, hence the wider bounds above order 2.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxdiff import grids, samplers, schedules
 from jaxdiff.samplers import sample
-from jaxdiff.typing import Denoised
+from jaxdiff.typing import Denoised, Grid
 
 pytestmark = pytest.mark.usefixtures("strict", "x64")
 
@@ -34,6 +35,10 @@ ROWS = {
     "unipc-2-bh2": (samplers.unipc(2, "bh2"), 3),
     "unipc-3": (samplers.unipc(3), 4),
     "unip-3": (samplers.unipc(3, corrector=False), 3),
+    "unic-1-euler": (samplers.unic(samplers.euler(), 1), 2),
+    "unic-2-2m": (samplers.unic(samplers.dpmpp_2m(), 2), 3),
+    "unic-2-2s": (samplers.unic(samplers.dpmpp_2s(), 2), 3),
+    "unic-3-deis": (samplers.unic(samplers.deis(3), 3), 4),
     "deis-2": (samplers.deis(2), 2),
     "deis-3": (samplers.deis(3), 3),
     "deis-3-log_rho": (samplers.deis(3, clock="log_rho"), 3),
@@ -125,3 +130,26 @@ def test_stochastic_solvers_keep_the_variance(sampler):
         gaps.append(abs(float(jnp.sum(of_start**2) + jnp.sum(of_noise**2)) / C - 1))
     assert gaps[1] < 0.01
     assert gaps[1] < gaps[0]
+
+
+def test_warm_down_is_first_order_at_last():
+    """With warm_down the last step into a noisy end is DDIM's, and the one before of order 2."""
+    grid = grids.uniform_log_snr(schedules.linear_vp(), 8, t_last=0.02, end=None)
+    x_T, shape = jnp.linspace(-1, 1, 5)[:, None], (5, 1)
+    run = lambda s, **more: sample(None, gaussian, grid, shape, sampler=s, x_T=x_T, **more)  # noqa: E731
+    tail = Grid(jax.tree.map(lambda a: a[-2:], grid.levels), grid.schedule)
+    for make in (samplers.dpmpp_2m, samplers.dpmpp_3m, samplers.deis):
+        path = run(make(warm_down=True), keep_path=True)
+        last = sample(None, gaussian, tail, shape, sampler=samplers.ddim(), x_T=path[-2],
+                      noise=jnp.zeros((1, 1, *shape)))  # fmt: skip
+        np.testing.assert_allclose(path[-1], last, rtol=1e-12)
+        usual = run(make(), keep_path=True)
+        np.testing.assert_array_equal(path[:-2], usual[:-2])
+        assert np.max(np.abs(path[-1] - usual[-1])) > 1e-6
+    # the order of the step before the last: only there 3M with warm_down may differ from 3M
+    path, usual = (run(samplers.dpmpp_3m(warm_down=w), keep_path=True) for w in (True, False))
+    assert np.max(np.abs(path[-2] - usual[-2])) > 1e-7
+    two = run(samplers.unipc(3, corrector=False, warm_down=True), keep_path=True)
+    last = sample(None, gaussian, tail, shape, sampler=samplers.ddim(), x_T=two[-2],
+                  noise=jnp.zeros((1, 1, *shape)))  # fmt: skip
+    np.testing.assert_allclose(two[-1], last, rtol=1e-12)

@@ -19,7 +19,7 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.arrays import check_range, expand_to, safe_sqrt
-from jaxdiff.samplers.steps import audible, log_step
+from jaxdiff.samplers.steps import audible, log_step, steps_left
 from jaxdiff.typing import Grid
 
 __all__ = ["dpmpp_2m", "dpmpp_2m_sde", "dpmpp_3m", "dpmpp_3m_sde"]
@@ -50,8 +50,9 @@ class Multistep:
         lam, h, clean = log_step(t, s)
         second = (k >= 1) & ~clean
         third = (k >= 2) & ~clean
-        if self.warm_down:  # orders 2, 1 over the last two steps
-            third &= k < jnp.sum(grid.levels.sigma > 0) - 2
+        if self.warm_down:
+            second &= steps_left(grid, k) >= 2
+            third &= steps_left(grid, k) >= 3
         slope, bend = self._differences(x0, x0s, lam, lams, h, second, third)
         stretched = (1 + self.eta) * h
         gain = jnp.where(clean, 1, -jnp.expm1(-stretched))
@@ -88,11 +89,13 @@ def _multistep(order: int, form: str, eta: Any, noises: int, warm_down: bool) ->
     return Multistep(eta, order, form, warm_down, noises)
 
 
-def dpmpp_2m(form: str = "midpoint") -> Multistep:
+def dpmpp_2m(form: str = "midpoint", *, warm_down: bool = False) -> Multistep:
     """DPM-Solver++(2M), the common choice at 10 to 25 steps.
 
     Args:
         form: "midpoint", the paper's, or "heun", the Taylor coefficient phi_2; both second order.
+        warm_down: takes the last step at first order also where the end is noisy, as the authors'
+            code does on short grids; into a clean end it is of first order anyway.
 
     Returns:
         A Sampler.
@@ -102,7 +105,7 @@ def dpmpp_2m(form: str = "midpoint") -> Multistep:
 
     Source: Lu et al. 2022, arXiv:2211.01095, algorithm 2.
     """
-    return _multistep(2, form, 0.0, 0, False)
+    return _multistep(2, form, 0.0, 0, warm_down)
 
 
 def dpmpp_3m(form: str = "corrected", *, warm_down: bool = False) -> Multistep:
@@ -111,7 +114,7 @@ def dpmpp_3m(form: str = "corrected", *, warm_down: bool = False) -> Multistep:
     Args:
         form: "corrected", or "ported": as other libraries carry it, whose second difference lacks
             a factor 2, so that it is of second order.
-        warm_down: takes the step before the last at second order, as other libraries do on short
+        warm_down: takes the last two steps at orders 2 and 1, as the authors' code does on short
             grids.
 
     Returns:

@@ -1,0 +1,145 @@
+"""Predictor-corrector: Langevin steps at a level, then a sampler's step to the next.
+
+    x <- x + d score + sqrt(2 d) noise,    score = -eps / sigma
+    d  = 2 (alpha snr |noise| / |score|)**2
+
+A corrector is a frozen pytree with `noises` and `correct(x, denoise, noise, level)`.
+"""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxdiff import arrays
+from jaxdiff.arrays import check_range, event_sum, expand_to, safe_divide, safe_sqrt
+from jaxdiff.samplers.ancestral import ddpm
+from jaxdiff.samplers.steps import check_count, check_sampler
+from jaxdiff.typing import Denoise, Grid, NoiseLevel, Sampler
+
+__all__ = ["Corrector", "langevin", "predictor_corrector"]
+
+
+class Corrector(Protocol):
+    """What moves a state at one level without leaving it: a frozen pytree.
+
+    Attributes:
+        noises: static, how many standard Gaussian draws it uses.
+    """
+
+    noises: int
+
+    def correct(self, x: Array, denoise: Denoise, noise: Array, level: NoiseLevel) -> Array:
+        """x [B, ...] at `level` moved, deterministic given noise [noises, B, ...]."""
+        ...
+
+
+@arrays.pytree
+class Langevin:
+    """See `langevin`."""
+
+    snr: Any
+    steps: int = arrays.static()
+    over_batch: bool = arrays.static()
+
+    @property
+    def noises(self) -> int:
+        """One a step."""
+        return self.steps
+
+    def correct(self, x: Array, denoise: Denoise, noise: Array, level: NoiseLevel) -> Array:
+        """`steps` Langevin steps."""
+
+        def body(x: Array, z: Array) -> tuple[Array, None]:
+            score = -denoise(x, level).eps / expand_to(level.sigma, x)
+            ratio = safe_divide(self._norm(z), self._norm(score))
+            root = 2**0.5 * level.alpha * self.snr * ratio
+            x = x + expand_to(root**2, x) * score + 2**0.5 * expand_to(root, x) * z
+            return x, None
+
+        return jax.lax.scan(body, x, noise)[0]
+
+    def _norm(self, a: Array) -> Array:
+        norm = safe_sqrt(event_sum(a**2))
+        return jnp.mean(norm) if self.over_batch else norm
+
+
+@arrays.pytree
+class PredictorCorrector:
+    """See `predictor_corrector`."""
+
+    predictor: Sampler
+    corrector: Corrector
+
+    @property
+    def noises(self) -> int:
+        """The corrector's, then the predictor's."""
+        return self.corrector.noises + self.predictor.noises
+
+    def init(self, x_T: Array, denoise: Any, grid: Grid) -> Any:
+        """The predictor's own memory."""
+        return self.predictor.init(x_T, denoise, grid)
+
+    def step(self, x, memory, denoise, noise, *, k, t, s, grid):
+        """Corrects at t, then predicts s."""
+        first = self.corrector.noises
+        x = self.corrector.correct(x, denoise, noise[:first], t)
+        return self.predictor.step(x, memory, denoise, noise[first:], k=k, t=t, s=s, grid=grid)
+
+    def check(self, grid: Grid) -> None:
+        """Raises what the predictor refuses."""
+        if hasattr(self.predictor, "check"):
+            self.predictor.check(grid)
+
+
+def langevin(snr=0.16, steps: int = 1, *, over_batch: bool = False) -> Langevin:
+    """Langevin dynamics whose step follows from a signal-to-noise ratio.
+
+    Args:
+        snr: [], >= 0, the ratio of the norms of drift and noise, over 2 alpha.
+        steps: static, how many.
+        over_batch: static, takes norms as means over the batch, as score_sde's code does; an
+            example then depends on its batch. Else each example has a step of its own.
+
+    Returns:
+        A Corrector.
+
+    Raises:
+        ValueError: negative snr, or steps below 1.
+
+    Source: Song et al. 2021, arXiv:2011.13456, algorithms 4 and 5, where alpha_i is the cumulative
+        one; the authors' code takes that of the single step, and has none for sub-VP.
+    """
+    check_range("snr", snr, 0, np.inf, "[)")
+    check_count("steps", steps)
+    return Langevin(snr, steps, over_batch)
+
+
+def predictor_corrector(
+    predictor: Sampler | None = None, corrector: Corrector | None = None
+) -> PredictorCorrector:
+    """A corrector at each noisy level, then a sampler's step to the next.
+
+    As in the authors' code the corrector comes first; the last step is the predictor's, so that
+    no noise is left.
+
+    Args:
+        predictor: any sampler; `ddpm()`, the paper's ancestral predictor, if None.
+        corrector: a Corrector; `langevin()` if None.
+
+    Returns:
+        A Sampler.
+
+    Raises:
+        TypeError: something else than a sampler or a corrector.
+
+    Source: Song et al. 2021, arXiv:2011.13456, algorithm 1.
+    """
+    predictor = ddpm() if predictor is None else predictor
+    corrector = langevin() if corrector is None else corrector
+    check_sampler(predictor)
+    if not hasattr(corrector, "correct"):
+        raise TypeError(f"corrector must be a Corrector such as langevin(), got {corrector!r}")
+    return PredictorCorrector(predictor, corrector)
