@@ -138,10 +138,10 @@ class ClassifierGuidance:
             raise ValueError(
                 f"labels must be [{x_t.shape[0]}], one an example, got {list(labels.shape)}"
             )
-        # Normalised already, or logits: the same. A label that is none gives NaN, never a class.
-        rows = jax.nn.log_softmax(log_prob, axis=-1)
-        index = jnp.where(labels < 0, rows.shape[-1], labels)[:, None]
-        return jnp.take_along_axis(rows, index, axis=-1, mode="fill", fill_value=jnp.nan)[:, 0]
+        rows = jax.nn.log_softmax(log_prob, axis=-1)  # normalised already, or logits: the same
+        known = (labels >= 0) & (labels < rows.shape[-1])
+        own = jnp.take_along_axis(rows, jnp.where(known, labels, 0)[:, None], axis=-1)[:, 0]
+        return jnp.where(known, 1, jnp.nan) * own  # a label that is none is no class's gradient
 
 
 def classifier(

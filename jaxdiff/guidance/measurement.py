@@ -156,7 +156,8 @@ def gaussian_kernel(std: Any, radius: int) -> Array:
     arrays.check_range("std", std, 0, np.inf, "()")
     if radius < 1:
         raise ValueError(f"radius must be at least 1, got {radius}")
-    weights = jax.nn.softmax(-((jnp.arange(-radius, radius + 1) / std) ** 2) / 2)
+    offsets = jnp.arange(-radius, radius + 1, dtype=arrays.float_dtype())
+    weights = jax.nn.softmax(-((offsets / std) ** 2) / 2)
     return jnp.outer(weights, weights)
 
 
