@@ -1,7 +1,7 @@
 """Samplers: frozen pytrees with two pure methods, and the one driver that runs them."""
 
 from jaxdiff.samplers.ancestral import ddim, ddpm
-from jaxdiff.samplers.base import draw_noise, example_keys, sample
+from jaxdiff.samplers.base import draw_noise, draw_start, example_keys, sample
 from jaxdiff.samplers.deis import deis, lms
 from jaxdiff.samplers.dpm_solver import (
     dpm_solver,
@@ -39,6 +39,7 @@ __all__ = [
     "dpmpp_3m_sde",
     "dpmpp_3s",
     "draw_noise",
+    "draw_start",
     "euler",
     "euler_ancestral",
     "example_keys",

@@ -25,7 +25,7 @@ from jaxdiff.samplers.ancestral import ddim
 from jaxdiff.samplers.steps import check_sampler
 from jaxdiff.typing import Denoise, Denoised, Grid, NoiseLevel, Sampler
 
-__all__ = ["draw_noise", "example_keys", "sample"]
+__all__ = ["draw_noise", "draw_start", "example_keys", "sample"]
 
 _DEFAULT = ddim()
 
@@ -85,8 +85,7 @@ def sample(
 @functools.partial(jax.jit, static_argnames=("shape", "dtype", "keep_path", "callback", "remat"))
 def _run(keys, denoise, grid, sampler, x_T, noise, *, shape, dtype, keep_path, callback, remat):
     if x_T is None:
-        draws = _draw(_start_keys(keys), 1, shape, dtype)[0]
-        x_T = jnp.asarray(grid.prior_std, dtype) * draws
+        x_T = draw_start(keys, grid, shape, dtype=dtype)
     denoise = functools.partial(_checked, denoise)
     steps = jnp.arange(grid.num_steps)
 
@@ -164,6 +163,24 @@ def draw_noise(
     dtype = arrays.float_dtype() if dtype is None else dtype
     draw = lambda k: _draw(_step_keys(keys, k), sampler.noises, shape, dtype)  # noqa: E731
     return jax.lax.map(draw, jnp.arange(grid.num_steps))
+
+
+def draw_start(key: Array, grid: Grid, shape: tuple[int, ...], *, dtype: Any = None) -> Array:
+    """The x_T that `sample` would start from: the grid's prior_std times Gaussian noise.
+
+    Args:
+        key: a PRNG key, or [B] keys.
+        grid: the grid.
+        shape: (B, ...).
+        dtype: the default float if None.
+
+    Returns:
+        [B, ...].
+    """
+    shape = _checked_shape(shape)
+    dtype = arrays.float_dtype() if dtype is None else dtype
+    draws = _draw(_start_keys(example_keys(key, shape[0])), 1, shape, dtype)[0]
+    return jnp.asarray(grid.prior_std, dtype) * draws
 
 
 def example_keys(key: Array | None, count: int, first: int = 0) -> Array:

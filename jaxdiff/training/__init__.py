@@ -2,8 +2,13 @@
 
 from jaxdiff.training import checkpoint, ema, optim, rundir
 from jaxdiff.training.checkpoint import Checkpoints, latest_step, restore
+from jaxdiff.training.learn_grid import Learned, learn_grid, to_data, to_reference
 from jaxdiff.training.loop import Fit, check, fit
-from jaxdiff.training.objective import denoising_loss, importance_denoising_loss
+from jaxdiff.training.objective import (
+    classification_loss,
+    denoising_loss,
+    importance_denoising_loss,
+)
 from jaxdiff.training.optim import adam
 from jaxdiff.training.state import TrainState, init_state
 from jaxdiff.training.step import make_train_step
@@ -11,18 +16,23 @@ from jaxdiff.training.step import make_train_step
 __all__ = [
     "Checkpoints",
     "Fit",
+    "Learned",
     "TrainState",
     "adam",
     "check",
     "checkpoint",
+    "classification_loss",
     "denoising_loss",
     "ema",
     "fit",
     "importance_denoising_loss",
     "init_state",
     "latest_step",
+    "learn_grid",
     "make_train_step",
     "optim",
     "restore",
     "rundir",
+    "to_data",
+    "to_reference",
 ]

@@ -6,12 +6,13 @@ from jax import Array
 
 from jaxdiff import losses
 from jaxdiff.denoiser import Denoiser
+from jaxdiff.guidance import Classifier
 from jaxdiff.losses.times import LossHistory, Times
 from jaxdiff.losses.weights import Weight
 from jaxdiff.training.step import LossFn
 from jaxdiff.typing import Schedule
 
-__all__ = ["denoising_loss", "importance_denoising_loss"]
+__all__ = ["classification_loss", "denoising_loss", "importance_denoising_loss"]
 
 
 def denoising_loss(
@@ -93,5 +94,31 @@ def importance_denoising_loss(
             weight=weight,
         )
         return loss, ({}, aux.update(seen["t"], seen["weighted"], schedule))
+
+    return loss_fn
+
+
+def classification_loss(
+    classifier: Classifier, schedule: Schedule, *, times: Times = losses.stratified
+) -> LossFn:
+    """`losses.classification` of batches {"x": ..., "y": ...}, with the accuracy as a metric.
+
+    Args:
+        classifier: the network; its own params are not used.
+        schedule: the schedule.
+        times: the time sampler.
+
+    Returns:
+        loss_fn(params, batch, key, hyper, aux), which passes `aux` through.
+    """
+
+    def loss_fn(
+        params: Any, batch: Any, key: Array, hyper: Any, aux: Any
+    ) -> tuple[Array, tuple[dict[str, Array], Any]]:
+        model = classifier.with_params(params)
+        loss, seen = losses.classification(
+            key, model, batch["x"], batch["y"], schedule, times=times
+        )
+        return loss, ({"accuracy": seen["accuracy"].mean()}, aux)
 
     return loss_fn

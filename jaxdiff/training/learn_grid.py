@@ -1,0 +1,305 @@
+"""Learned grids: where a few steps should be, found by gradient through the whole sampler.
+
+    log_snr_k = log_snr_first + (log_snr_last - log_snr_first) sum_{i<=k} softmax(gaps)_i
+
+for the noisy levels k = 1..M-1 after the first, which stays. Levels thereby fall in order whatever
+the gaps; log_snr_last is that of the schedule's cleanest noisy time. Beside the grid any number of
+the sampler or of a guided model can be learned: eta, a guidance scale.
+
+Source: Watson et al. 2022, arXiv:2202.05830 (differentiating through the sampler); Sabour et al.
+2024, arXiv:2404.14507, and Tong et al. 2024, arXiv:2405.15506, for other objectives to the end.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from jaxdiff import arrays
+from jaxdiff.arrays import event_mean
+from jaxdiff.samplers import dpmpp_2m, draw_start, example_keys, sample
+from jaxdiff.schedules import cleanest_time
+from jaxdiff.typing import Denoise, Grid, NoiseLevel, Sampler
+
+__all__ = ["Learned", "from_gaps", "gaps_of", "learn_grid", "to_data", "to_reference"]
+
+_LEAST = 1e-4  # the share of the log SNR that no gap of the start falls below
+Draw = Callable[..., Array]
+
+
+class Learned(NamedTuple):
+    """What `learn_grid` found.
+
+    Attributes:
+        grid: the grid.
+        sampler: the sampler, with its learned numbers in it.
+        denoise: the model, likewise.
+        numbers: the learned numbers by name.
+        losses: [iterations], the objective on the way.
+    """
+
+    grid: Grid
+    sampler: Sampler
+    denoise: Denoise
+    numbers: dict[str, Array]
+    losses: np.ndarray
+
+
+def gaps_of(grid: Grid) -> Array:
+    """The gaps, [M], of a grid with M noisy levels, so that `from_gaps` gives it back.
+
+    Args:
+        grid: a grid on a schedule, not padded.
+
+    Returns:
+        [M], logarithms of the shares of log SNR; those below 1e-4 are raised to it.
+
+    Raises:
+        ValueError: a grid on no schedule, or with fewer than two noisy levels.
+    """
+    if grid.schedule is None:
+        raise ValueError("grid must lie on a schedule to be learned, got levels alone")
+    noisy = int(np.sum(np.asarray(grid.levels.sigma) > 0))
+    if noisy < 2:
+        raise ValueError(f"grid must have at least two noisy levels to be learned, got {noisy}")
+    low, high = _span(grid)
+    inner = grid.levels.log_snr[1:noisy]
+    log_snr = jnp.concatenate([low[None], inner, high[None]])
+    shares = jnp.maximum(jnp.diff(log_snr) / (high - low), _LEAST)
+    return jnp.log(shares / jnp.sum(shares))
+
+
+def from_gaps(gaps: Array, grid: Grid) -> Grid:
+    """The grid with these gaps: first level and end as in `grid`, the levels between anew.
+
+    Args:
+        gaps: [M], any numbers.
+        grid: a grid on a schedule, with M noisy levels.
+
+    Returns:
+        A Grid of as many steps.
+    """
+    low, high = _span(grid)
+    shares = jnp.cumsum(jax.nn.softmax(gaps))[:-1]
+    inner = grid.schedule(grid.schedule.time(low + (high - low) * shares))
+    count = gaps.shape[0]
+    levels = NoiseLevel(
+        *(jnp.concatenate([a[:1], b, a[count:]]) for a, b in zip(grid.levels, inner, strict=True))
+    )
+    return Grid(levels, grid.schedule, grid.prior_std)
+
+
+def _span(grid: Grid) -> tuple[Array, Array]:
+    """log SNR at the first level (from just inside, where alpha = 0), and at the cleanest."""
+    t = grid.levels.t[0]
+    t = jnp.where(grid.levels.alpha[0] > 0, t, 0.999 * t)
+    last = jnp.asarray(cleanest_time(grid.schedule), t.dtype)
+    return grid.schedule(t).log_snr, grid.schedule(last).log_snr
+
+
+@arrays.pytree
+class ToReference:
+    """See `to_reference`."""
+
+    x_T: Array
+    x_0: Array
+
+    def __call__(self, key: Array, draw: Draw) -> Array:
+        """The mean squared error of one batch."""
+        i = jax.random.randint(key, (), 0, self.x_T.shape[0])
+        return jnp.mean(event_mean((draw(key, x_T=self.x_T[i]) - self.x_0[i]) ** 2))
+
+
+@arrays.pytree
+class ToData:
+    """See `to_data`."""
+
+    x: Array
+
+    def __call__(self, key: Array, draw: Draw) -> Array:
+        """The energy distance between a batch of samples and one of data."""
+        key_draw, key_pick = jax.random.split(key)
+        samples = draw(key_draw)
+        count = samples.shape[0]
+        data = self.x[jax.random.randint(key_pick, (count,), 0, self.x.shape[0])]
+        a, b = (v.reshape(count, -1) for v in (samples, data.astype(samples.dtype)))
+        apart = 1 - jnp.eye(count, dtype=a.dtype)
+        within = sum(jnp.sum(_distances(v, v) * apart) for v in (a, b)) / (count * (count - 1))
+        return 2 * jnp.mean(_distances(a, b)) - within
+
+
+def _distances(a: Array, b: Array) -> Array:
+    """Euclidean distances [N, M], differences first: no cancellation, small batches."""
+    return arrays.safe_sqrt(jnp.sum((a[:, None] - b[None]) ** 2, axis=-1))
+
+
+def to_reference(
+    key: Array,
+    denoise: Denoise,
+    grid: Grid,
+    shape: tuple[int, ...],
+    *,
+    sampler: Sampler | None = None,
+    batches: int = 16,
+) -> ToReference:
+    """The objective: to end where a many-step run from the same x_T ends.
+
+        mean over batch and pixels of (x_0 - x_0 of the reference)**2
+
+    For deterministic samplers.
+
+    Args:
+        key: for the x_T.
+        denoise: the model that the reference asks; its condition, if any, is that of a batch.
+        grid: the fine grid.
+        shape: (B, ...), the shape of a batch.
+        sampler: the reference; `dpmpp_2m()` if None.
+        batches: how many there are to draw from.
+
+    Returns:
+        An objective for `learn_grid`.
+    """
+    sampler = dpmpp_2m() if sampler is None else sampler
+    found = []
+    for i in range(batches):
+        keys = example_keys(jax.random.fold_in(key, i), shape[0])
+        x_T = draw_start(keys, grid, shape)
+        found.append((x_T, sample(keys, denoise, grid, shape, sampler=sampler, x_T=x_T)))
+    return ToReference(*(jnp.stack(part) for part in zip(*found, strict=True)))
+
+
+def to_data(x: Array) -> ToData:
+    """The objective: the energy distance between samples and data, over batches of equal size.
+
+        2 E|x - y| - E|x - x'| - E|y - y'|
+
+    For any sampler; what can be gained is more than a reference's end, and what can be lost, too.
+
+    Args:
+        x: [N, ...], the data, in the range of the samples.
+
+    Returns:
+        An objective for `learn_grid`.
+
+    Source: Szekely and Rizzo 2013, J. Stat. Plan. Inference 143:1249, eq. 2.
+    """
+    return ToData(jnp.asarray(x))
+
+
+def learn_grid(
+    key: Array,
+    denoise: Denoise,
+    grid: Grid,
+    shape: tuple[int, ...],
+    objective: Callable[[Array, Draw], Array],
+    *,
+    sampler: Sampler | None = None,
+    also: Mapping[str, tuple[float, float]] | None = None,
+    iterations: int = 300,
+    lr: float = 0.03,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Learned:
+    """Learns where the steps of a sampler should be, by Adam through the sampler itself.
+
+    Args:
+        key: for batches and noise.
+        denoise: the model, a pytree; its parameters stay.
+        grid: where to begin: a grid on a schedule, with the number of steps to learn for.
+        shape: (B, ...), the shape of a batch.
+        objective: objective(key, draw) -> [], where draw(key, x_T=None) gives x_0 of the shape:
+            `to_reference`, `to_data`, or a function.
+        sampler: the sampler; `dpmpp_2m()` if None.
+        also: numbers to learn beside the grid, by their path in "sampler" or "denoise", with
+            their range: {"sampler.eta": (0, 1), "denoise.scale": (0, 5)}.
+        iterations: how many gradients.
+        lr: Adam's peak learning rate; it falls to 0 on a cosine.
+        on_step: called with (iteration, loss) after each.
+
+    Returns:
+        A Learned.
+
+    Raises:
+        ValueError: a grid that cannot be learned, an unknown number, one outside its range,
+            iterations below 1.
+        FloatingPointError: the objective is not finite.
+    """
+    sampler = dpmpp_2m() if sampler is None else sampler
+    if iterations < 1:
+        raise ValueError(f"iterations must be at least 1, got {iterations}")
+    parts = {"sampler": sampler, "denoise": arrays.as_pytree(denoise)}
+    ranges = dict(also or {})
+    raw = {"gaps": gaps_of(grid), "numbers": _to_raw(parts, ranges)}
+    optimizer = optax.adam(optax.cosine_decay_schedule(lr, iterations))
+
+    def built(raw: Any, parts: Any, grid: Grid) -> tuple[Grid, Any]:
+        numbers = _from_raw(raw["numbers"], ranges)
+        return from_gaps(raw["gaps"], grid), _replaced(parts, numbers)
+
+    @jax.jit
+    def update(raw, state, parts, grid, objective, key):
+        def loss(raw):
+            now, with_numbers = built(raw, parts, grid)
+
+            def draw(key: Array, x_T: Array | None = None) -> Array:
+                return sample(
+                    key, with_numbers["denoise"], now, shape,
+                    sampler=with_numbers["sampler"], x_T=x_T,
+                )  # fmt: skip
+
+            return objective(key, draw)
+
+        value, slope = jax.value_and_grad(loss)(raw)
+        change, state = optimizer.update(slope, state)
+        return optax.apply_updates(raw, change), state, value
+
+    state, losses = optimizer.init(raw), []
+    objective = arrays.as_pytree(objective)
+    for i in range(iterations):
+        raw, state, value = update(raw, state, parts, grid, objective, jax.random.fold_in(key, i))
+        losses.append(float(value))
+        if not np.isfinite(losses[-1]):
+            raise FloatingPointError(f"the objective is {losses[-1]} at iteration {i}")
+        if on_step is not None:
+            on_step(i, losses[-1])
+    learned, parts = built(raw, parts, grid)
+    numbers = _from_raw(raw["numbers"], ranges)
+    return Learned(learned, parts["sampler"], parts["denoise"], numbers, np.asarray(losses))
+
+
+def _to_raw(parts: Any, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Array]:
+    """Numbers in (low, high) as logits: raw = logit((value - low) / (high - low))."""
+    named = _named(parts)
+    raw = {}
+    for name, (low, high) in ranges.items():
+        if name not in named:
+            known = [n for n, leaf in named.items() if jnp.ndim(leaf) == 0]
+            raise ValueError(f"also must name numbers among {', '.join(known)}, got {name!r}")
+        value = jnp.asarray(named[name], arrays.float_dtype())
+        if value.ndim or not low <= value <= high:
+            raise ValueError(f"{name} must be one number in [{low}, {high}], got {value}")
+        # from just inside, where the logit is finite and its slope is not lost
+        raw[name] = jax.scipy.special.logit(jnp.clip((value - low) / (high - low), 0.05, 0.95))
+    return raw
+
+
+def _from_raw(raw: dict[str, Array], ranges: Mapping[str, tuple[float, float]]) -> dict[str, Array]:
+    return {n: lo + (hi - lo) * jax.nn.sigmoid(raw[n]) for n, (lo, hi) in ranges.items()}
+
+
+def _replaced(parts: Any, numbers: dict[str, Array]) -> Any:
+    """`parts` with the named leaves exchanged."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: numbers.get(_name(path), leaf), parts
+    )
+
+
+def _named(parts: Any) -> dict[str, Any]:
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(parts)}
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
