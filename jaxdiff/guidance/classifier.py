@@ -15,7 +15,7 @@ from jaxdiff.denoiser import TIME_FEATURES, add_score
 from jaxdiff.guidance.scale import Scale, as_scale, scale_at
 from jaxdiff.typing import Denoise, Denoised, NoiseLevel
 
-__all__ = ["Classifier", "classifier", "make_classifier"]
+__all__ = ["Classifier", "classifier", "log_prob_of", "make_classifier"]
 
 
 @arrays.pytree
@@ -106,6 +106,25 @@ def make_classifier(
     return Classifier(params, apply, time_feature, num_classes, dropout)
 
 
+def log_prob_of(labels: Any, logits: Array) -> Array:
+    """log p(label) of each example, [B], from logits or log-probabilities [B, classes].
+
+    A label that is no class gives NaN, in value and gradient: it must not pass for another.
+
+    Raises:
+        ValueError: labels are not [B].
+    """
+    labels = jnp.asarray(labels)
+    if labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"labels must be [{logits.shape[0]}], one an example, got {list(labels.shape)}"
+        )
+    rows = jax.nn.log_softmax(logits, axis=-1)
+    known = (labels >= 0) & (labels < rows.shape[-1])
+    own = jnp.take_along_axis(rows, jnp.where(known, labels, 0)[:, None], axis=-1)[:, 0]
+    return jnp.where(known, 1, jnp.nan) * own
+
+
 @arrays.pytree
 class ClassifierGuidance:
     """See `classifier`."""
@@ -133,15 +152,7 @@ class ClassifierGuidance:
             )
         if self.labels is None:
             return log_prob
-        labels = jnp.asarray(self.labels)
-        if labels.shape != x_t.shape[:1]:
-            raise ValueError(
-                f"labels must be [{x_t.shape[0]}], one an example, got {list(labels.shape)}"
-            )
-        rows = jax.nn.log_softmax(log_prob, axis=-1)  # normalised already, or logits: the same
-        known = (labels >= 0) & (labels < rows.shape[-1])
-        own = jnp.take_along_axis(rows, jnp.where(known, labels, 0)[:, None], axis=-1)[:, 0]
-        return jnp.where(known, 1, jnp.nan) * own  # a label that is none is no class's gradient
+        return log_prob_of(self.labels, log_prob)
 
 
 def classifier(

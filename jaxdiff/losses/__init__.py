@@ -3,6 +3,7 @@
 loss, metrics = denoising(key, denoiser, x0, schedule, times=stratified, weight=min_snr(5.0))
 """
 
+from jaxdiff.losses.classification import classification
 from jaxdiff.losses.denoising import denoising, drop_cond
 from jaxdiff.losses.times import (
     TIMES,
@@ -35,6 +36,7 @@ __all__ = [
     "ErrorWeight",
     "LossHistory",
     "antithetic",
+    "classification",
     "denoising",
     "drop_cond",
     "edm",

@@ -14,12 +14,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.models import embeddings, layers
+from jaxdiff.models import embeddings, layers, levels
 
 __all__ = ["UNet", "ddpm_cifar10"]
 
 SKIPS = ("concat", "add")
-RESAMPLES = ("conv", "pool")
 
 
 class UNet(nn.Module):
@@ -101,7 +100,9 @@ class UNet(nn.Module):
             num_classes=self.num_classes,
             cond_dim=self.cond_dim,
         )
-        _check(self, x.shape[1], x.shape[2])
+        if self.skip not in SKIPS:
+            raise ValueError(f"skip must be one of {SKIPS}, got {self.skip!r}")
+        levels.check(self, x.shape[1], x.shape[2])
         emb = embeddings.Conditioning(
             4 * self.channels,
             waves=self.channels,
@@ -111,44 +112,25 @@ class UNet(nn.Module):
             name="conditioning",
         )(t, cond)
         h = layers.conv(self.channels, dtype=self.dtype, name="in")(x)
-        h, stack = self._down(h, emb, train)
-        h = self._block(h, emb, train, self.multipliers[-1], "middle_0")
+        h, stack = levels.down(self, h, emb, train)
+        h = levels.block(self, h, emb, train, self.multipliers[-1], "middle_0")
         if self.attention:
-            h = self._attention("middle_attention")(h)
-        h = self._block(h, emb, train, self.multipliers[-1], "middle_1")
+            h = levels.attention(self, "middle_attention")(h)
+        h = levels.block(self, h, emb, train, self.multipliers[-1], "middle_1")
         h = self._up(h, stack, emb, train)
         h = nn.silu(layers.group_norm(self.groups, dtype=self.dtype, name="norm")(h))
         features = x.shape[-1] if self.out_channels is None else self.out_channels
         h = layers.conv(features, zero=True, dtype=self.dtype, name="out")(h)
         return h.astype(arrays.float_dtype())
 
-    def _down(self, h: Array, emb: Array, train: bool) -> tuple[Array, list[Array]]:
-        """The activation at the lowest level, and those that the way up will take in."""
-        stack = [h]
-        for level, multiplier in enumerate(self.multipliers):
-            if level:
-                h = layers.Downsample(self.resample, self.dtype, name=f"down_{level}")(h)
-                stack.append(h)
-            for i in range(self.blocks):
-                h = self._level(h, emb, train, multiplier, f"down_{level}_{i}")
-                stack.append(h)
-        return h, stack
-
     def _up(self, h: Array, stack: list[Array], emb: Array, train: bool) -> Array:
         """The activation at the first level again."""
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
             for i in range(self.blocks + 1):
                 h = self._join(h, stack.pop(), f"join_{level}_{i}")
-                h = self._level(h, emb, train, multiplier, f"up_{level}_{i}")
+                h = levels.level(self, h, emb, train, multiplier, f"up_{level}_{i}")
             if level:
                 h = layers.Upsample(self.resample, self.dtype, name=f"up_{level}")(h)
-        return h
-
-    def _level(self, h: Array, emb: Array, train: bool, multiplier: int, name: str) -> Array:
-        """A residual block, with attention after it at the named heights."""
-        h = self._block(h, emb, train, multiplier, name)
-        if h.shape[1] in self.attention:
-            h = self._attention(f"{name}_attention")(h)
         return h
 
     def _join(self, h: Array, skip: Array, name: str) -> Array:
@@ -157,58 +139,6 @@ class UNet(nn.Module):
         if skip.shape[-1] != h.shape[-1]:
             skip = layers.dense(h.shape[-1], dtype=self.dtype, name=name)(skip)
         return h + skip
-
-    def _block(self, h: Array, emb: Array, train: bool, multiplier: int, name: str) -> Array:
-        kind = layers.ResidualBlock
-        if self.remat:
-            kind = nn.remat(kind, static_argnums=(3,))  # `train`, counted after self
-        block = kind(
-            features=multiplier * self.channels,
-            groups=self.groups,
-            scale_shift=self.scale_shift,
-            dropout=self.dropout,
-            dtype=self.dtype,
-            name=name,
-        )
-        return block(h, emb, train)
-
-    def _attention(self, name: str) -> nn.Module:
-        kind = nn.remat(layers.AttentionBlock) if self.remat else layers.AttentionBlock
-        return kind(heads=self.heads, groups=self.groups, dtype=self.dtype, name=name)
-
-
-def _check(net: UNet, height: int, width: int) -> None:
-    """Raises ValueError unless the fields fit together and fit images of this size."""
-    if net.skip not in SKIPS:
-        raise ValueError(f"skip must be one of {SKIPS}, got {net.skip!r}")
-    if net.resample not in RESAMPLES:
-        raise ValueError(f"resample must be one of {RESAMPLES}, got {net.resample!r}")
-    if not net.multipliers or min(net.multipliers) < 1 or net.blocks < 1:
-        raise ValueError(
-            "multipliers and blocks must be positive, "
-            f"got multipliers={net.multipliers}, blocks={net.blocks}"
-        )
-    if not 0 <= net.dropout < 1:
-        raise ValueError(f"dropout must lie in [0, 1), got {net.dropout}")
-    levels = len(net.multipliers)
-    factor = 2 ** (levels - 1)
-    if height % factor or width % factor:
-        raise ValueError(
-            f"image height and width must divide by 2**(levels - 1) = {factor} for "
-            f"multipliers={net.multipliers}, got {height} x {width}"
-        )
-    widths = [net.channels * m for m in net.multipliers]
-    if any(w % net.groups for w in [net.channels, *widths]):
-        raise ValueError(
-            f"groups={net.groups} must divide the channels of every level, got {widths}"
-        )
-    heights = [height >> level for level in range(levels)]
-    for size in net.attention:
-        if size not in heights:
-            raise ValueError(f"attention names height {size}, but the levels have {heights}")
-    attentive = [w for w, size in zip(widths, heights, strict=True) if size in net.attention]
-    if net.attention and any(w % net.heads for w in [*attentive, widths[-1]]):
-        raise ValueError(f"heads={net.heads} must divide the channels {attentive} and {widths[-1]}")
 
 
 def ddpm_cifar10(**changes: Any) -> UNet:
