@@ -1,4 +1,4 @@
-"""The command line: `jaxdiff train`, `sample`, `evaluate`, `inspect`.
+"""The command line: `jaxdiff train`, `classifier`, `sample`, `evaluate`, `inspect`.
 
 A command is a module here with `main(arguments) -> exit status`; it is imported when it is called.
 Mistakes of the user end with one line on stderr and status 2, Ctrl-C with 130.
@@ -13,6 +13,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, str] = {
     "train": "train a model on digits or on a file, into a run directory",
+    "classifier": "train a classifier of noisy images, for guidance",
     "sample": "draw samples from a run, as .npz and as a picture",
     "evaluate": "compare samples with real data: distances, precision, recall, copies",
     "inspect": "show what a run directory holds",
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = (given[0], given[1:]) if given else ("--help", [])
     if command in ("-h", "--help"):
-        lines = "\n".join(f"  {name:9} {what}" for name, what in COMMANDS.items())
+        lines = "\n".join(f"  {name:10} {what}" for name, what in COMMANDS.items())
         sys.stdout.write(_HELP.format(commands=lines))
         return 0
     if command == "--version":

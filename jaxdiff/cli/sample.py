@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from jaxdiff import plots
-from jaxdiff.cli import runs
+from jaxdiff.cli import guiding, runs
 from jaxdiff.config import build
-from jaxdiff.config.fields import GridName, SamplerName
+from jaxdiff.config.fields import ClassifierConfig, GridName, SamplerName
 from jaxdiff.data import npz
 from jaxdiff.samplers import example_keys, sample
 
@@ -59,6 +59,9 @@ class Sample:
     """The step of the checkpoint to use; the newest unless given."""
     chunk: int = 256
     """How many are drawn at once."""
+    guided: Annotated[guiding.GuidanceFlags, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=guiding.GuidanceFlags
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -66,13 +69,18 @@ def main(arguments: Sequence[str]) -> int:
     args = tyro.cli(Sample, prog="jaxdiff sample", args=arguments)
     _check(args)
     run = runs.open_run(args.run)
-    labels = _labels(args, run.config.data.label_counts)
+    if isinstance(run.config.model, ClassifierConfig):
+        raise ValueError(
+            f"{args.run} holds a classifier, which draws nothing: give it --classifier"
+        )
+    guide = guiding.guide(args.guided, run)
+    labels = _labels(args, guiding.label_counts(args.guided, run.config))
     part = run.config.sampling
     sampler = build.build_sampler(args.sampler or part.sampler, eta=args.eta)
     grid = build.build_grid(run.config, args.grid or part.grid, args.steps or part.steps)
     state = run.restore(args.checkpoint)
     weights = state.params if args.raw else state.ema
-    x = _draw(args, run, weights, sampler, grid, labels)
+    x = _draw(args, run, weights, sampler, grid, labels, guide)
     npz.write(args.out, x, labels)
     if args.plot is not None:
         _plot(args, x, labels)
@@ -123,7 +131,13 @@ def _spread_labels(counts: tuple[int, ...], n: int) -> np.ndarray:
 
 
 def _draw(
-    args: Sample, run: runs.Run, weights: Any, sampler: Any, grid: Any, labels: Any
+    args: Sample,
+    run: runs.Run,
+    weights: Any,
+    sampler: Any,
+    grid: Any,
+    labels: Any,
+    guide: guiding.Guide,
 ) -> np.ndarray:
     """[N, ...] in [-1, 1], chunk by chunk, all chunks of one size so that one program does."""
     size = min(args.chunk, args.n)
@@ -136,7 +150,7 @@ def _draw(
             chosen = None
             if labels is not None:
                 chosen = jnp.asarray(np.resize(labels[first : first + size], size))
-            denoise = build.build_denoise(run.config, weights, chosen)
+            denoise = build.build_denoise(run.config, weights, chosen, guide)
             x = sample(keys, denoise, grid, (size, *run.config.data.shape), sampler=sampler)
             parts.append(np.asarray(x))
             bar.advance(task, size)

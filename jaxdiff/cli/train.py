@@ -19,7 +19,7 @@ from jaxdiff.cli import runs
 from jaxdiff.config import Config, build
 from jaxdiff.training import rundir
 
-__all__ = ["main"]
+__all__ = ["Train", "main", "resumed", "train"]
 
 # What may be changed on a resume: the rest fixes the numbers of a run.
 _FREE = ("training.steps", "training.seconds", "training.log_every", "training.save_every")
@@ -66,6 +66,20 @@ def main(arguments: Sequence[str]) -> int:
         args=arguments,
         default=Train(data=tyro.MISSING, config=base),
     )
+    return train(args, base, stored)
+
+
+def train(args: Train, base: Config, stored: Config | None) -> int:
+    """Trains as the flags say, or shows what they resolve to.
+
+    Args:
+        args: the flags.
+        base: the configuration that they changed.
+        stored: that of the run, where one is resumed.
+
+    Returns:
+        The exit status.
+    """
     config, dataset = build.build_data(_resolved(args, base))
     if stored is not None:
         _check_unchanged(stored, config)
@@ -97,11 +111,12 @@ def _base(arguments: list[str]) -> tuple[Config, Config | None]:
     The flags there are depend on it (networks have different fields), so it is found out before
     they are parsed.
     """
-    named, out = (_value_of(flag, arguments) for flag in ("--preset", "--out"))
-    if "--resume" in arguments and out and (Path(out) / "config.json").is_file():
-        stored, _ = runs.read_config(Path(out))
+    named, stored = value_of("--preset", arguments), resumed(arguments)
+    if stored is not None:
+        if isinstance(stored.model, configs.ClassifierConfig):
+            raise ValueError("--out holds a classifier: jaxdiff classifier resumes it")
         if named not in (None, stored.preset):
-            raise ValueError(f"--preset {named}: {out} was begun with preset {stored.preset}")
+            raise ValueError(f"--preset {named}: the run was begun with preset {stored.preset}")
         return stored, stored
     if named is not None:
         return configs.preset(named), None
@@ -112,7 +127,16 @@ def _base(arguments: list[str]) -> tuple[Config, Config | None]:
     return configs.preset(configs.preset_for(data.example_shape(arguments[0]))), None
 
 
-def _value_of(flag: str, arguments: list[str]) -> str | None:
+def resumed(arguments: list[str]) -> Config | None:
+    """The configuration of the run in --out, where --resume finds one."""
+    out = value_of("--out", arguments)
+    if "--resume" in arguments and out and (Path(out) / "config.json").is_file():
+        return runs.read_config(Path(out))[0]
+    return None
+
+
+def value_of(flag: str, arguments: list[str]) -> str | None:
+    """What follows a flag, before the flags are parsed."""
     for here, there in itertools.pairwise([*arguments, None]):
         if here == flag:
             return there
@@ -192,9 +216,11 @@ def _run(args: Train, config: Config, dataset: Any, console: Console) -> int:
         console.print(f"{name}: saved at step {number}; --resume goes on", highlight=False)
         return 130 if done.signal == signal.SIGINT else 0
     last = rundir.read_log(args.out)[-1]
+    use = f"RUN --classifier {args.out} --guidance 1 --label 0"
+    what = use if isinstance(config.model, configs.ClassifierConfig) else args.out
     console.print(
         f"{number} steps in {last['seconds']:.0f} s, loss {last['loss']:.4f}, in {args.out}",
-        f"next: jaxdiff sample {args.out} --out samples.npz --plot samples.png",
+        f"next: jaxdiff sample {what} --out samples.npz --plot samples.png",
         sep="\n",
         highlight=False,
     )

@@ -7,6 +7,7 @@ from jaxdiff.config.codec import changes, from_json, to_json
 from jaxdiff.config.fields import (
     MODELS,
     SCHEDULES,
+    ClassifierConfig,
     Config,
     DataConfig,
     DiTConfig,
@@ -19,12 +20,14 @@ from jaxdiff.config.fields import (
     TrainingConfig,
     UNetConfig,
 )
-from jaxdiff.config.presets import PRESETS, preset, preset_for
+from jaxdiff.config.presets import CLASSIFIER, PRESETS, preset, preset_for
 
 __all__ = [
+    "CLASSIFIER",
     "MODELS",
     "PRESETS",
     "SCHEDULES",
+    "ClassifierConfig",
     "Config",
     "DataConfig",
     "DiTConfig",

@@ -12,14 +12,16 @@ from jax import Array
 
 from jaxdiff import data, losses, models, schedules, training
 from jaxdiff import parametrization as parametrizations
-from jaxdiff.config.fields import SCHEDULES, Config, DataConfig
+from jaxdiff.config.fields import SCHEDULES, ClassifierConfig, Config, DataConfig
 from jaxdiff.data import Dataset
 from jaxdiff.denoiser import Denoiser, clip_x0, make_denoiser
 from jaxdiff.grids import GRIDS
+from jaxdiff.guidance import Classifier, make_classifier
 from jaxdiff.samplers import make_sampler
 from jaxdiff.typing import Denoise, Grid, Sampler, Schedule
 
 __all__ = [
+    "build_classifier",
     "build_data",
     "build_denoise",
     "build_denoiser",
@@ -36,7 +38,12 @@ __all__ = [
     "load_data",
 ]
 
-_KINDS = {"mlp": models.MLP, "unet": models.UNet, "dit": models.DiT}
+_KINDS = {
+    "mlp": models.MLP,
+    "unet": models.UNet,
+    "dit": models.DiT,
+    "classifier": models.Classifier,
+}
 
 
 def load_data(config: DataConfig, split: str) -> Dataset:
@@ -116,6 +123,21 @@ def build_denoiser(config: Config, params: Any) -> Denoiser:
     )
 
 
+def build_classifier(config: Config, params: Any) -> Classifier:
+    """The network as a model of p(y | x_t), with `params` its variables {"params": ...}.
+
+    Raises:
+        ValueError: data of fewer than two classes.
+    """
+    classes = len(config.data.label_counts)
+    if classes < 2:
+        raise ValueError(
+            f"a classifier needs data with labels of at least 2 classes, got {classes} from"
+            f" {config.data.source}"
+        )
+    return make_classifier(build_model(config).apply, params, classes)
+
+
 def _suited_feature(config: Config) -> str:
     """The time feature for a schedule's clock: a step, sigma, or a number in 0..1."""
     if schedules.whole_steps(build_schedule(config)):
@@ -133,6 +155,8 @@ def build_optimizer(config: Config) -> Any:
 
 def build_loss(config: Config) -> Callable:
     """loss_fn(params, batch, key, hyper, aux)."""
+    if isinstance(config.model, ClassifierConfig):
+        return training.classification_loss(build_classifier(config, None), build_schedule(config))
     part, schedule = config.loss, build_schedule(config)
     factory, options = losses.WEIGHTS[part.weight], part.weight_options
     shared = {
@@ -178,10 +202,10 @@ def build_state(config: Config) -> training.TrainState:
     """The state before the first step; under `jax.eval_shape`, what a checkpoint is read into."""
     key = jax.random.key(config.training.seed)
     key_params, key_run = jax.random.split(key)
-    x, cond = jnp.zeros((1, *config.data.shape)), None
-    if config.data.label_counts:
-        cond = jnp.zeros((1,), jnp.int32)
-    variables = build_model(config).init(key_params, x, jnp.zeros((1,)), cond)
+    inputs = [jnp.zeros((1, *config.data.shape)), jnp.zeros((1,))]
+    if config.data.label_counts and not isinstance(config.model, ClassifierConfig):
+        inputs.append(jnp.zeros((1,), jnp.int32))
+    variables = build_model(config).init(key_params, *inputs)
     part = config.optimizer
     return training.init_state(
         key_run,
@@ -208,14 +232,19 @@ def check(config: Config, batch: dict[str, Any]) -> training.TrainState:
         ValueError: a value out of range, or parts that do not go together: such as a
             parametrization that says nothing where the configured grid begins.
     """
+    if not isinstance(config.model, ClassifierConfig):
+        _check_sampling(config)
+    abstract = jax.eval_shape(lambda: build_state(config))
+    jax.eval_shape(build_step(config), abstract, batch)
+    return abstract
+
+
+def _check_sampling(config: Config) -> None:
     part = config.sampling
     grid, sampler = build_grid(config, part.grid, part.steps), build_sampler(part.sampler)
     build_denoiser(config, None).check(grid.levels)
     if hasattr(sampler, "check"):
         sampler.check(grid)
-    abstract = jax.eval_shape(lambda: build_state(config))
-    jax.eval_shape(build_step(config), abstract, batch)
-    return abstract
 
 
 def count_parameters(tree: Any) -> int:
@@ -239,9 +268,18 @@ def build_sampler(name: str, **options: Any) -> Sampler:
     return make_sampler(name, **{k: v for k, v in options.items() if v is not None})
 
 
-def build_denoise(config: Config, params: Any, labels: Array | None = None) -> Denoise:
-    """What a sampler asks: the network with `params`, under labels [B], clipped if configured."""
+def build_denoise(
+    config: Config,
+    params: Any,
+    labels: Array | None = None,
+    guide: Callable[[Denoiser, Array | None], Denoise] = lambda denoiser, labels: denoiser,
+) -> Denoise:
+    """What a sampler asks: the network with `params`, under labels [B], clipped if configured.
+
+    `guide(denoiser, labels)` makes of the network what is clipped.
+    """
     denoiser = build_denoiser(config, params)
-    if labels is not None:
+    if labels is not None and config.data.label_counts:
         denoiser = denoiser.with_cond(labels)
-    return clip_x0(denoiser) if config.sampling.clip else denoiser
+    denoise = guide(denoiser, labels)
+    return clip_x0(denoise) if config.sampling.clip else denoise

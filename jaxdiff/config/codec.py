@@ -5,14 +5,21 @@ import types
 import typing
 from typing import Any, Literal
 
-from jaxdiff.config.fields import MODELS, Config
+from jaxdiff.config.fields import MODELS, ClassifierConfig, Config
 
 __all__ = ["changes", "from_json", "to_json"]
 
+_OF_DENOISING = ("parametrization", "loss", "sampling")
+
 
 def to_json(config: Config) -> dict[str, Any]:
-    """The configuration as dicts, lists and numbers; the kind of network is "kind"."""
+    """The configuration as dicts, lists and numbers; the kind of network is "kind".
+
+    A classifier's has no parts that are of denoising alone.
+    """
     values = dataclasses.asdict(config)
+    if isinstance(config.model, ClassifierConfig):
+        values = {k: v for k, v in values.items() if k not in _OF_DENOISING}
     values["model"] = {"kind": config.model.kind, **values["model"]}
     return _lists(values)
 

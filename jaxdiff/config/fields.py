@@ -21,6 +21,7 @@ from jaxdiff.samplers.registry import SAMPLERS
 __all__ = [
     "MODELS",
     "SCHEDULES",
+    "ClassifierConfig",
     "Config",
     "DataConfig",
     "DiTConfig",
@@ -168,7 +169,32 @@ class DiTConfig:
     """Whether blocks are recomputed on the way back: less memory, more time."""
 
 
-MODELS = {c.kind: c for c in (MLPConfig, UNetConfig, DiTConfig)}
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """A classifier of noisy images, for guidance: the way down of a UNet."""
+
+    kind: ClassVar[str] = "classifier"
+    channels: int = 32
+    """The channels of the first level."""
+    multipliers: tuple[int, ...] = (1, 2)
+    """The channels of each level, as multiples; each level but the last ends in a halving."""
+    blocks: int = 1
+    """Residual blocks a level."""
+    attention: tuple[int, ...] = ()
+    """The image heights at which there is attention."""
+    heads: int = 1
+    """Attention heads."""
+    resample: Literal["conv", "pool"] = "pool"
+    """How sizes are halved."""
+    dropout: float = 0.1
+    """The probability of a zero in a block, in [0, 1)."""
+    groups: int = 8
+    """The groups of the norms; must divide the channels of every level."""
+    dtype: DType | None = None
+    """The compute dtype; parameters stay float32."""
+
+
+MODELS = {c.kind: c for c in (MLPConfig, UNetConfig, DiTConfig, ClassifierConfig)}
 """Kinds of network by name."""
 
 
@@ -279,7 +305,7 @@ class Config:
     preset: tyro.conf.Suppress[str] = "digits"
     """The recipe that the other values began as."""
     data: DataConfig = field(default_factory=DataConfig)
-    model: MLPConfig | UNetConfig | DiTConfig = field(default_factory=UNetConfig)
+    model: MLPConfig | UNetConfig | DiTConfig | ClassifierConfig = field(default_factory=UNetConfig)
     parametrization: ParametrizationConfig = field(default_factory=ParametrizationConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)

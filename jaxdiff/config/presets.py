@@ -3,6 +3,7 @@
 import dataclasses
 
 from jaxdiff.config.fields import (
+    ClassifierConfig,
     Config,
     DataConfig,
     DiTConfig,
@@ -16,7 +17,7 @@ from jaxdiff.config.fields import (
     UNetConfig,
 )
 
-__all__ = ["PRESETS", "preset", "preset_for"]
+__all__ = ["CLASSIFIER", "PRESETS", "preset", "preset_for"]
 
 PRESETS: dict[str, Config] = {
     # 8x8 grey images and five minutes on two cores: convolutions are slow there, so no attention,
@@ -66,6 +67,14 @@ PRESETS: dict[str, Config] = {
         sampling=SamplingConfig(sampler="ddpm", steps=1000),
     ),
 }
+
+CLASSIFIER = Config(
+    preset="classifier",
+    model=ClassifierConfig(),
+    optimizer=OptimizerConfig(lr=1e-3, ema_decay=0.995, weight_decay=0.05),
+    training=TrainingConfig(batch_size=64, steps=4000, log_every=100),
+)
+"""The recipe of `jaxdiff classifier`, whose runs hold no model to sample from."""
 
 
 def preset(name: str) -> Config:

@@ -19,19 +19,12 @@ SCHEDULE = schedules.linear_vp()
 TIMES = np.array([0.01, 0.05, 0.2, 0.4, 0.5, 0.7, 0.9, 1.0])
 LABELS = np.array([0, 2, 1, 2, 0, 1, 1, 0], np.int32)
 X = np.random.default_rng(0).normal(size=(8, 2))
-# Programs that run once: optimising them would cost more than they do.
-QUICK = {"xla_backend_optimization_level": 0}
-
-
-def run(function, *arguments):
-    """One program of all that a test asks."""
-    return jax.jit(function, compiler_options=QUICK)(*arguments)
 
 
 def ask(denoise, level=None, x=X):
     """What a model says of the examples."""
     at = SCHEDULE(jnp.asarray(TIMES)) if level is None else level
-    return run(lambda d, x, at: d(x, at), arrays.as_pytree(denoise), jnp.asarray(x), at)
+    return jax.jit(lambda d, x, at: d(x, at))(arrays.as_pytree(denoise), jnp.asarray(x), at)
 
 
 def score(denoise):
@@ -53,7 +46,7 @@ def true_scores():
     """The exact scores [4, 8, 2] of all the data, and of each class; asked under x64."""
     level = SCHEDULE(jnp.asarray(TIMES))
     of = lambda x: jnp.stack([m.score(x, level) for m in (whole(), *components())])  # noqa: E731
-    return np.asarray(run(of, jnp.asarray(X)))
+    return np.asarray(jax.jit(of)(jnp.asarray(X)))
 
 
 def exact_network(params, x, feature, cond):

@@ -23,10 +23,6 @@ def each_guidance(*default):
     return pytest.mark.parametrize("name", [pytest.param(n, marks=marks(n)) for n in ROWS])
 
 
-# Programs this small cost more to optimise than to run.
-QUICK = {"xla_backend_optimization_level": 0}
-
-
 def state(batch):
     return jnp.asarray(np.random.default_rng(0).normal(size=(64, DIM))[:batch], float)
 
@@ -39,7 +35,7 @@ def level(batch=None):
 
 
 def ask(denoise, x, at):
-    return jax.jit(lambda d, x, at: d(x, at), compiler_options=QUICK)(denoise, x, at)
+    return jax.jit(lambda d, x, at: d(x, at))(denoise, x, at)
 
 
 @each_guidance("cfg", "mmps", "stacked")
@@ -69,10 +65,8 @@ def test_jit_is_eager(name):
 @each_guidance("cfg", "stacked")
 def test_vmap_over_scales_is_a_loop_and_a_scale_an_example(name):
     scales = jnp.asarray([0.0, 1.0, 2.5])
-    one = jax.jit(lambda w: ROWS[name](3, w)(state(3), level()).x0, compiler_options=QUICK)
-    together = jax.jit(
-        jax.vmap(lambda w: ROWS[name](3, w)(state(3), level()).x0), compiler_options=QUICK
-    )(scales)
+    one = jax.jit(lambda w: ROWS[name](3, w)(state(3), level()).x0)
+    together = jax.jit(jax.vmap(lambda w: ROWS[name](3, w)(state(3), level()).x0))(scales)
     alone = jnp.stack([one(w) for w in scales])
     np.testing.assert_allclose(together, alone, atol=1e-5)
     each = one(scales)
@@ -86,9 +80,9 @@ def test_float32_is_close_to_float64_and_gradients_are_differences(name):
     with jax.enable_x64(True):
         weights = jnp.asarray(np.random.default_rng(4).normal(size=(3, DIM)))
         plain = lambda w, x: jnp.sum(weights * ROWS[name](3, w)(x, level(3)).x0)  # noqa: E731
-        f = jax.jit(plain, compiler_options=QUICK)
+        f = jax.jit(plain)
         w, x = jnp.asarray(1.7), state(3)
-        by_w, by_x = jax.jit(jax.grad(plain, (0, 1)), compiler_options=QUICK)(w, x)
+        by_w, by_x = jax.jit(jax.grad(plain, (0, 1)))(w, x)
         h = 1e-6
         np.testing.assert_allclose(
             by_w, (f(w + h, x) - f(w - h, x)) / (2 * h), rtol=1e-6, atol=1e-7

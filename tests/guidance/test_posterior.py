@@ -15,7 +15,6 @@ from jaxdiff.exact import gaussian
 from jaxdiff.guidance import measurement
 from jaxdiff.typing import Denoised, NoiseLevel
 from tests.dense import conditional
-from tests.guidance.mixture import QUICK
 
 pytestmark = pytest.mark.usefixtures("x64", "strict")
 
@@ -51,7 +50,7 @@ def measured(method, batch, *arguments, mean=MEAN, cov=COV, **options):
 
 
 def ask(denoise, x, level):
-    return jax.jit(lambda d, x, at: d(x, at), compiler_options=QUICK)(denoise, x, level)
+    return jax.jit(lambda d, x, at: d(x, at))(denoise, x, level)
 
 
 @pytest.mark.parametrize("std", [STD, 0.0])

@@ -1,0 +1,71 @@
+"""`jaxdiff classifier`: from labelled data to a classifier of noisy images, for guidance."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jaxdiff import config as configs
+from jaxdiff.cli import train
+
+__all__ = ["main"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What of a configuration a classifier has."""
+
+    data: configs.DataConfig
+    model: configs.ClassifierConfig
+    schedule: configs.ScheduleConfig
+    optimizer: configs.OptimizerConfig
+    training: configs.TrainingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a classifier of noisy images on DATA, into a run directory.
+
+    DATA is as in `jaxdiff train`, with labels. What it learns is told the ratio of signal to
+    noise alone: `jaxdiff sample RUN --classifier` guides a model of any schedule with it.
+    """
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """"digits" or a path."""
+    out: Path | None = None
+    """The run directory to write: config.json, log.csv, checkpoints/."""
+    steps: int | None = None
+    """How many steps to train."""
+    seconds: float | None = None
+    """How long to train instead, compilation included."""
+    seed: int | None = None
+    """Of parameters, noise and the order of the data."""
+    resume: bool = False
+    """Go on with the run in --out, or begin if there is none."""
+    overwrite: bool = False
+    """Begin anew in --out, whose run is removed."""
+    dry_run: bool = False
+    """Print the resolved configuration, train nothing."""
+    parts: Annotated[Parts, tyro.conf.arg(name="")] = tyro.MISSING
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; see `jaxdiff.cli.main`."""
+    stored = train.resumed(list(arguments))
+    base = stored or configs.CLASSIFIER
+    if not isinstance(base.model, configs.ClassifierConfig):
+        raise ValueError("--out holds a model of the data: jaxdiff train resumes it")
+    names = [field.name for field in dataclasses.fields(Parts)]
+    given = Parts(**{name: getattr(base, name) for name in names})
+    args = tyro.cli(
+        Train,
+        prog="jaxdiff classifier",
+        args=arguments,
+        default=Train(data=tyro.MISSING, parts=given),
+    )
+    flags = {**vars(args)}
+    parts = flags.pop("parts")
+    config = dataclasses.replace(base, **vars(parts))
+    return train.train(train.Train(**flags, config=config), base, stored)
