@@ -1,6 +1,7 @@
 """From configurations to the things they stand for: network, schedule, model, step, sampler."""
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -86,9 +87,14 @@ def _check_shape(config: Config, shape: tuple[int, ...]) -> None:
 
 
 def build_model(config: Config) -> Any:
-    """The network, a Flax module."""
-    fields = dataclasses.asdict(config.model)
-    return _KINDS[config.model.kind](**fields, num_classes=len(config.data.label_counts))
+    """The network, a Flax module: the same object for equal configurations."""
+    return _network(config.model, len(config.data.label_counts))
+
+
+@functools.cache
+def _network(model: Any, num_classes: int) -> Any:
+    """jit tells the `apply` of two modules apart, be they equal: two objects, two compiles."""
+    return _KINDS[model.kind](**dataclasses.asdict(model), num_classes=num_classes)
 
 
 def build_schedule(config: Config) -> Schedule:
