@@ -238,7 +238,9 @@ def check(config: Config, batch: dict[str, Any]) -> training.TrainState:
         ValueError: a value out of range, or parts that do not go together: such as a
             parametrization that says nothing where the configured grid begins.
     """
-    if not isinstance(config.model, ClassifierConfig):
+    if isinstance(config.model, ClassifierConfig):
+        build_classifier(config, None)
+    else:
         _check_sampling(config)
     abstract = jax.eval_shape(lambda: build_state(config))
     jax.eval_shape(build_step(config), abstract, batch)
