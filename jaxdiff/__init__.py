@@ -9,8 +9,8 @@ the library is functions of one or two such noise levels:
 
 `denoise(x_t, level) -> Denoised` is any function, or a network through `make_denoiser`. Submodules
 follow the order in which they build on each other: `typing`, `schedules`, `grids`, `gaussian`,
-`parametrization`, `exact`, `denoiser`, `reverse`, `losses`, `samplers`, then `training`. Networks
-(`models`), data and metrics stand beside them and are imported by name.
+`parametrization`, `exact`, `denoiser`, `reverse`, `guidance`, `losses`, `samplers`, then
+`training`. Networks (`models`), data and metrics stand beside them and are imported by name.
 """
 
 from jaxdiff import (
@@ -18,6 +18,7 @@ from jaxdiff import (
     exact,
     gaussian,
     grids,
+    guidance,
     losses,
     parametrization,
     reverse,
@@ -34,6 +35,7 @@ from jaxdiff.gaussian import (
     q_sample,
     q_transition,
 )
+from jaxdiff.guidance import cfg
 from jaxdiff.losses import denoising
 from jaxdiff.reverse import p_reverse
 from jaxdiff.samplers import (
@@ -67,6 +69,7 @@ __all__ = [
     "Grid",
     "NoiseLevel",
     "Normal",
+    "cfg",
     "circular",
     "clip_x0",
     "cosine",
@@ -83,6 +86,7 @@ __all__ = [
     "from_betas",
     "gaussian",
     "grids",
+    "guidance",
     "heun_encode",
     "linear_vp",
     "losses",
