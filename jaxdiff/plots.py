@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-__all__ = ["loss_curve", "metrics_table", "metrics_text", "read_log", "sample_grid", "scatter"]
+__all__ = [
+    "curves",
+    "loss_curve",
+    "metrics_table",
+    "metrics_text",
+    "read_log",
+    "sample_grid",
+    "scatter",
+]
 
 FORMATS = ("png", "pdf", "svg")
 RAW, SMOOTH = "#b9c7d8", "#1f4e8c"
@@ -210,6 +218,60 @@ def scatter(
     _write(figure, path)
 
 
+def curves(
+    lines: Mapping[str, tuple[Any, ...]],
+    path: str | os.PathLike,
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str | None = None,
+    floor: float | None = None,
+) -> None:
+    """Draws lines on logarithmic axes, their names beside the picture.
+
+    Args:
+        lines: by name, (x [N], y [N]) or (x, y, error), error bars of one standard error; points
+            that are not finite and positive are left out.
+        path: the picture to write: .png, .pdf or .svg.
+        xlabel, ylabel: what the axes are.
+        title: a heading.
+        floor: a level to mark by a dotted line.
+
+    Raises:
+        ValueError: where there are no lines, or x and y differ in length.
+        OSError: where the file cannot be written.
+    """
+    if not lines:
+        raise ValueError("lines must hold at least one line, got none")
+    figure = _figure(8, 5)
+    axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=title or "")
+    axes.set(xscale="log", yscale="log")
+    at = sorted({float(x) for line in lines.values() for x in np.ravel(line[0])})
+    if len(at) <= 10:
+        axes.set_xticks(at, [f"{x:g}" for x in at])
+        axes.minorticks_off()
+    palette, marks = _palette(), "osv^D<>Px*"
+    for i, (name, line) in enumerate(lines.items()):
+        x, y, *error = (np.asarray(a, np.float64) for a in line)
+        if x.shape != y.shape or x.ndim != 1:
+            raise ValueError(f"lines[{name!r}] must be [N] against [N], got {x.shape}, {y.shape}")
+        shown = np.isfinite(y) & (y > 0)
+        style = {
+            "color": palette[i % len(palette)],
+            "marker": marks[i // len(palette) % len(marks)],
+        }
+        bars = error[0][shown] if error else None
+        axes.errorbar(
+            x[shown], y[shown], bars, label=name, markersize=4, linewidth=1.2, capsize=2, **style
+        )
+    if floor is not None:
+        axes.axhline(floor, color="black", linestyle=":", linewidth=1)
+    axes.grid(which="both", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    _write(figure, path)
+
+
 def metrics_table(rows: Sequence[Any], *, title: str | None = None) -> "Table":
     """A table of metrics beside what real data score.
 
@@ -260,6 +322,14 @@ def _figure(width: float, height: float, *, layout: str = "constrained") -> "Fig
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
+
+
+def _palette() -> list[str]:
+    """Ten colours that can be told apart, matplotlib's own."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colour) for colour in colormaps["tab10"].colors]
 
 
 def _write(figure: "Figure", path: str | os.PathLike) -> None:

@@ -177,3 +177,18 @@ plots.scatter({{"a": [[0, 1], [1, 0]]}}, {str(tmp_path / "a.png")!r})
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_curves_show_every_line_and_refuse_what_is_none(tmp_path):
+    """Three colours for three lines; what is not positive is left out, not an error."""
+    x = [1.0, 10.0, 100.0]
+    lines = {"a": (x, [1.0, 0.1, 0.01]), "b": (x, [1.0, 0.5, np.nan], [0.1, 0.1, 0.1])}
+    lines["c"] = (x, [0.0, 0.2, 0.3])
+    plots.curves(lines, tmp_path / "a.png", xlabel="steps", ylabel="error", floor=0.05)
+    picture = pixels(tmp_path / "a.png").reshape(-1, 3)
+    for colour in ((31, 119, 180), (255, 127, 14), (44, 160, 44)):  # matplotlib's first three
+        assert np.sum(np.all(picture == colour, axis=1)) > 50
+    with pytest.raises(ValueError, match="at least one line"):
+        plots.curves({}, tmp_path / "b.png", xlabel="x", ylabel="y")
+    with pytest.raises(ValueError, match=r"lines\['a'\].*\(3,\), \(2,\)"):
+        plots.curves({"a": (x, [1.0, 2.0])}, tmp_path / "b.png", xlabel="x", ylabel="y")
