@@ -137,9 +137,12 @@ def _walk_again(body: Callable, start: Any, inputs: tuple) -> tuple[Any, Any]:
 
 
 def _strong(a: Any, dtype: Any) -> Any:
-    """Python numbers and weakly typed arrays as arrays: eta = 0.5 in any form is one program."""
+    """Python numbers and weakly typed arrays as arrays: eta = 0.5 in any form is one program.
+
+    Whole numbers stay whole: labels may be jnp.full(n, 3), which is weakly typed.
+    """
     if isinstance(a, float) or getattr(a, "weak_type", False):
-        return jnp.array(a, dtype)
+        return jnp.array(a, dtype if jnp.issubdtype(jnp.result_type(a), jnp.floating) else a.dtype)
     return a
 
 

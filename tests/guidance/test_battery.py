@@ -106,3 +106,10 @@ def test_sample_takes_it_and_compiles_once(name, key):
     before = _run._cache_size()
     sample(key, ROWS[name](2, 0.5), grid, (2, DIM))
     assert _run._cache_size() == before
+
+
+def test_labels_of_any_making_stay_labels(key):
+    """jnp.full gives weakly typed integers, which are no floats."""
+    grid, x_T = grids.uniform(schedules.linear_vp(), 2), state(2)
+    of = lambda cond: sample(key, model(2).with_cond(cond), grid, (2, DIM), x_T=x_T)  # noqa: E731
+    np.testing.assert_array_equal(of(jnp.full(2, 1)), of(jnp.asarray(np.array([1, 1], np.int32))))
