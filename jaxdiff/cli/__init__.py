@@ -1,4 +1,4 @@
-"""The command line: `jaxdiff train`, `classifier`, `sample`, `evaluate`, `inspect`.
+"""The command line: `jaxdiff train`, `classifier`, `learn-grid`, `sample`, `evaluate`, `inspect`.
 
 A command is a module here with `main(arguments) -> exit status`; it is imported when it is called.
 Mistakes of the user end with one line on stderr and status 2, Ctrl-C with 130.
@@ -14,6 +14,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, str] = {
     "train": "train a model on digits or on a file, into a run directory",
     "classifier": "train a classifier of noisy images, for guidance",
+    "learn-grid": "learn where a few steps of a sampler should be",
     "sample": "draw samples from a run, as .npz and as a picture",
     "evaluate": "compare samples with real data: distances, precision, recall, copies",
     "inspect": "show what a run directory holds",
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         return _fail("jaxdiff", f"command must be one of {', '.join(COMMANDS)}, got {command!r}")
     try:
-        return importlib.import_module(f"jaxdiff.cli.{command}").main(rest)
+        return importlib.import_module(f"jaxdiff.cli.{command.replace('-', '_')}").main(rest)
     except SystemExit as ending:  # the parser's, after --help or a mistake that it has explained
         return ending.code if isinstance(ending.code, int) else 2
     except KeyboardInterrupt:

@@ -15,12 +15,18 @@ from rich.progress import Progress
 from jaxdiff import plots
 from jaxdiff.cli import guiding, runs
 from jaxdiff.config import build
-from jaxdiff.config.fields import ClassifierConfig, GridName, SamplerName
+from jaxdiff.config.fields import ClassifierConfig, SamplerName
+from jaxdiff.config.grid_file import GridFile, read_grid
 from jaxdiff.data import npz
+from jaxdiff.grids import GRIDS, from_steps
 from jaxdiff.samplers import example_keys, sample
 
-__all__ = ["main"]
+__all__ = ["main", "spread_labels"]
 
+_GRID = (
+    f"Which levels it visits: one of {', '.join(GRIDS)}, or a .json file of jaxdiff learn-grid,"
+    " which names its sampler as well."
+)
 _SHOWN = 100  # images in a picture, which is to be looked at whole
 
 
@@ -45,8 +51,7 @@ class Sample:
     """Its number of steps."""
     eta: float | None = None
     """How much noise its steps add, for those that know it: 0 none, 1 as DDPM."""
-    grid: GridName | None = None
-    """Which levels it visits."""
+    grid: Annotated[str | None, tyro.conf.arg(help=_GRID)] = None
     label: int | None = None
     """The class to draw; all classes in the proportions of the data unless given."""
     seed: int = 0
@@ -73,11 +78,17 @@ def main(arguments: Sequence[str]) -> int:
         raise ValueError(
             f"{args.run} holds a classifier, which draws nothing: give it --classifier"
         )
+    file = _grid_file(args, run)
+    if file is not None:
+        args = _as_learned(args, file)
     guide = guiding.guide(args.guided, run)
     labels = _labels(args, guiding.label_counts(args.guided, run.config))
     part = run.config.sampling
     sampler = build.build_sampler(args.sampler or part.sampler, eta=args.eta)
-    grid = build.build_grid(run.config, args.grid or part.grid, args.steps or part.steps)
+    if file is not None:
+        grid = from_steps(build.build_schedule(run.config), file.t)
+    else:
+        grid = build.build_grid(run.config, args.grid or part.grid, args.steps or part.steps)
     state = run.restore(args.checkpoint)
     weights = state.params if args.raw else state.ema
     x = _draw(args, run, weights, sampler, grid, labels, guide)
@@ -107,6 +118,26 @@ def _check(args: Sample) -> None:
             raise FileNotFoundError(f"there is no directory {path.parent} to write {path.name} in")
 
 
+def _grid_file(args: Sample, run: runs.Run) -> GridFile | None:
+    """The learned grid, where --grid is a file."""
+    if args.grid is None or not args.grid.endswith(".json"):
+        return None
+    file = read_grid(Path(args.grid))
+    file.check(run.config, Path(args.grid))
+    if args.steps not in (None, len(file.t)):
+        raise ValueError(f"--steps {args.steps}: {args.grid} holds {len(file.t)} steps")
+    return file
+
+
+def _as_learned(args: Sample, file: GridFile) -> Sample:
+    """The flags, where they are not given, as they were when the grid was learned."""
+    guided = args.guided
+    if guided.guidance is None:
+        guided = dataclasses.replace(guided, guidance=file.guidance)
+    eta = file.eta if args.eta is None and args.sampler in (None, file.sampler) else args.eta
+    return dataclasses.replace(args, sampler=args.sampler or file.sampler, eta=eta, guided=guided)
+
+
 def _labels(args: Sample, counts: tuple[int, ...]) -> np.ndarray | None:
     """The label of each sample, None for an unconditional model."""
     if not counts:
@@ -114,13 +145,13 @@ def _labels(args: Sample, counts: tuple[int, ...]) -> np.ndarray | None:
             raise ValueError(f"--label {args.label}: the model was trained without labels")
         return None
     if args.label is None:
-        return _spread_labels(counts, args.n)
+        return spread_labels(counts, args.n)
     if not 0 <= args.label < len(counts):
         raise ValueError(f"--label must be in 0..{len(counts) - 1}, got {args.label}")
     return np.full(args.n, args.label, np.int32)
 
 
-def _spread_labels(counts: tuple[int, ...], n: int) -> np.ndarray:
+def spread_labels(counts: tuple[int, ...], n: int) -> np.ndarray:
     """Labels in the proportions of `counts`, evenly from the first few on; entry i alone by i.
 
     The fractional parts of i times the golden ratio fill [0, 1) as evenly as any sequence.

@@ -2,7 +2,13 @@
 
 from jaxdiff.training import checkpoint, ema, optim, rundir
 from jaxdiff.training.checkpoint import Checkpoints, latest_step, restore
-from jaxdiff.training.learn_grid import Learned, learn_grid, to_data, to_reference
+from jaxdiff.training.learn_grid import (
+    Learned,
+    learn_grid,
+    numbers_of,
+    to_data,
+    to_reference,
+)
 from jaxdiff.training.loop import Fit, check, fit
 from jaxdiff.training.objective import (
     classification_loss,
@@ -30,6 +36,7 @@ __all__ = [
     "latest_step",
     "learn_grid",
     "make_train_step",
+    "numbers_of",
     "optim",
     "restore",
     "rundir",

@@ -25,7 +25,16 @@ from jaxdiff.samplers import dpmpp_2m, draw_start, example_keys, sample
 from jaxdiff.schedules import cleanest_time
 from jaxdiff.typing import Denoise, Grid, NoiseLevel, Sampler
 
-__all__ = ["Learned", "from_gaps", "gaps_of", "learn_grid", "to_data", "to_reference"]
+__all__ = [
+    "Learned",
+    "from_gaps",
+    "gaps_of",
+    "learn_grid",
+    "mean_objective",
+    "numbers_of",
+    "to_data",
+    "to_reference",
+]
 
 _LEAST = 1e-4  # the share of the log SNR that no gap of the start falls below
 Draw = Callable[..., Array]
@@ -243,13 +252,7 @@ def learn_grid(
     def update(raw, state, parts, grid, objective, key):
         def loss(raw):
             now, with_numbers = built(raw, parts, grid)
-
-            def draw(key: Array, x_T: Array | None = None) -> Array:
-                return sample(
-                    key, with_numbers["denoise"], now, shape,
-                    sampler=with_numbers["sampler"], x_T=x_T,
-                )  # fmt: skip
-
+            draw = _draw(with_numbers["denoise"], now, shape, with_numbers["sampler"])
             return objective(key, draw)
 
         value, slope = jax.value_and_grad(loss)(raw)
@@ -268,6 +271,42 @@ def learn_grid(
     learned, parts = built(raw, parts, grid)
     numbers = _from_raw(raw["numbers"], ranges)
     return Learned(learned, parts["sampler"], parts["denoise"], numbers, np.asarray(losses))
+
+
+def mean_objective(
+    key: Array,
+    denoise: Denoise,
+    grid: Grid,
+    shape: tuple[int, ...],
+    objective: Callable[[Array, Draw], Array],
+    *,
+    sampler: Sampler,
+    batches: int = 16,
+) -> float:
+    """The mean of an objective over batches, to judge what was learned on fresh noise."""
+
+    @jax.jit
+    def one(key, denoise, grid, sampler, objective):
+        return objective(key, _draw(denoise, grid, shape, sampler))
+
+    trees = arrays.as_pytree(denoise), grid, sampler, arrays.as_pytree(objective)
+    values = [one(jax.random.fold_in(key, i), *trees) for i in range(batches)]
+    return float(np.mean(values))
+
+
+def numbers_of(sampler: Sampler, denoise: Denoise) -> list[str]:
+    """The paths of all single numbers of a sampler and a model, as `learn_grid` names them."""
+    named = _named({"sampler": sampler, "denoise": arrays.as_pytree(denoise)})
+    return [name for name, leaf in named.items() if jnp.ndim(leaf) == 0]
+
+
+def _draw(denoise: Denoise, grid: Grid, shape: tuple[int, ...], sampler: Sampler) -> Draw:
+    """draw(key, x_T=None) -> x_0."""
+
+    def draw(key: Array, x_T: Array | None = None) -> Array:
+        return sample(key, denoise, grid, shape, sampler=sampler, x_T=x_T)
+
+    return draw
 
 
 def _to_raw(parts: Any, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Array]:
