@@ -113,6 +113,8 @@ def _check(args: Sample) -> None:
         raise ValueError(f"--out must end in .npz, got {args.out}")
     if args.plot is not None and args.plot.suffix.removeprefix(".") not in plots.FORMATS:
         raise ValueError(f"--plot must end in one of {plots.FORMATS}, got {args.plot}")
+    if args.grid is not None and not args.grid.endswith(".json") and args.grid not in GRIDS:
+        raise ValueError(f"--grid must be one of {', '.join(GRIDS)}, or a .json, got {args.grid!r}")
     for path in (args.out, args.plot):
         if path is not None and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"there is no directory {path.parent} to write {path.name} in")
