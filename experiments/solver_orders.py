@@ -15,8 +15,8 @@ own lower-order first steps ("own start").
 
 Stochastic solvers: on N(m, c) in one dimension every one of them is affine in x_T and its noise, so
 that the law of what it draws is computed, not sampled. Its weak errors are that of the deviation,
-and for solvers of the reverse SDE that of the mean given x_T, over levels down to t = .02. (The mean
-over x_T is exact for all of them: the model is affine.) Restart's passes take a quarter of K steps.
+and for solvers of the reverse SDE that of the mean given x_T, over levels down to t = .02. (The
+mean over x_T is exact for all: the model is affine.) Restart's passes take a quarter of K steps.
 
 Expected (float64, 2 CPU cores, 4 minutes): with an exact start the claimed orders within .15 (.45
 for "unic 3 on deis 3", whose leading terms partly cancel); "dpmpp_3m ported", as other libraries
