@@ -31,12 +31,13 @@ def uniform(
         A Grid of K steps.
 
     Raises:
-        ValueError: num_steps < 1.
+        ValueError: num_steps < 1, or a t_first that the schedule does not reach.
     """
     count = count_levels(num_steps, end)
     last = cleanest_time(schedule) if end is None else schedule.t_min
     nodes = num_steps + 1
     first = schedule.t_max if t_first is None else t_first
+    _check_span(schedule, first, last)
     t = jnp.linspace(first, last, nodes, dtype=arrays.float_dtype())
     return make_grid(schedule(t[:count]), schedule, end, schedule.prior_std)
 
@@ -58,7 +59,7 @@ def uniform_log_snr(
         A Grid of K steps.
 
     Raises:
-        ValueError: num_steps < 1.
+        ValueError: num_steps < 1, or times that the schedule does not reach.
 
     Source: Lu et al. 2022, arXiv:2206.00927, section 3.4.
     """
@@ -94,7 +95,7 @@ def karras(
         A Grid of K steps.
 
     Raises:
-        ValueError: num_steps < 1 or rho <= 0.
+        ValueError: num_steps < 1, rho <= 0, or times that the schedule does not reach.
 
     Source: Karras et al. 2022, arXiv:2206.00364, eq. 5.
     """
@@ -115,6 +116,7 @@ def karras(
 
 def _spaced(schedule: Schedule, count: int, t_first, t_last, forward, inverse) -> jax.Array:
     """`count` times from t_first to t_last, even in forward(log_snr); the ends exact."""
+    _check_span(schedule, t_first, t_last)
     dtype = arrays.float_dtype()
     t_first, t_last = (jnp.asarray(t, dtype) for t in (t_first, t_last))
     if count == 1:
@@ -124,3 +126,15 @@ def _spaced(schedule: Schedule, count: int, t_first, t_last, forward, inverse) -
     first, last = (forward(schedule(t).log_snr) for t in (start, t_last))
     t = schedule.time(inverse(jnp.linspace(first, last, count, dtype=dtype)))
     return jnp.concatenate([t_first[None], t[1:-1], t_last[None]])
+
+
+def _check_span(schedule: Schedule, t_first, t_last) -> None:
+    """Raises where a concrete end lies off the clock, or the two are the wrong way round."""
+    low, high = (arrays.concrete(t) for t in (schedule.t_min, schedule.t_max))
+    if low is None or high is None:
+        return
+    slack = 1e-6 * float(np.max(high))  # the float32 image of an end of the clock
+    check_range("t_first", t_first, float(np.min(low)), float(np.max(high)) + slack)
+    first = arrays.concrete(t_first)
+    if first is not None:
+        check_range("t_last", t_last, float(np.min(low)) - slack, float(np.max(first)) + slack)
