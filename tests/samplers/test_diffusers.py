@@ -1,8 +1,9 @@
 """Truth: the schedulers of diffusers, run step by step with the same model and the same noise.
 
 Skipped unless diffusers is there: `pip install jaxdiff[parity]`. Everything runs in float64 (see
-`replay.wide`), so paths agree to rounding, 1e-9 of their size at most: 1000 times what is measured,
-since an eps-network's x0 is a difference divided by alpha, which is 5e-5 where cosine betas begin.
+`replay.wide`), and paths are held to 1e-9 of their size. Most agree to some 1e-14; DPM2-ancestral to
+1e-10, since theirs takes the noise kept as the root of a difference of squares, and DDPM to 2e-10,
+since theirs adds noise of 1e-10 on the last step.
 What of theirs is wrong, and so has no row here, is in `test_diffusers_defects.py`.
 """
 
