@@ -1,7 +1,7 @@
 """Truth: the schedulers of diffusers, run step by step with the same model and the same noise.
 
 Skipped unless diffusers is there: `pip install jaxdiff[parity]`. Everything runs in float64 (see
-`replay.wide`), and paths are held to 1e-9 of their size. Most agree to some 1e-14; DPM2-ancestral to
+`replay.wide`), and paths are held to 1e-9 of their size. Most agree to 1e-14; DPM2-ancestral to
 1e-10, since theirs takes the noise kept as the root of a difference of squares, and DDPM to 2e-10,
 since theirs adds noise of 1e-10 on the last step.
 What of theirs is wrong, and so has no row here, is in `test_diffusers_defects.py`.
