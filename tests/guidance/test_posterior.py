@@ -86,7 +86,7 @@ def test_pigdm_is_exact_on_white_data():
 
 
 def test_mmps_with_fewer_iterations_approaches():
-    """Conjugate gradients lessen the error in the system's norm at each iteration."""
+    """Exact from the second on, as y has two numbers."""
     level = schedules.linear_vp()(jnp.asarray(0.3))
     x = np.random.default_rng(0).normal(size=(1, DIM))
     at = float(level.alpha), float(level.sigma)
@@ -100,6 +100,30 @@ def test_mmps_with_fewer_iterations_approaches():
     assert error[0].max() > 1e-3
     assert error[1].max() < 1e-12
     assert error[2].max() < 1e-12  # resting, not dividing rounding by rounding
+
+
+def test_a_derivative_that_is_no_covariance_is_solved_by_least_residuals():
+    """x0 = x B with B neither symmetric nor positive, as a network's is; by numpy's solve.
+
+    One iteration leaves the least residual on the line of b: b - M b <b, M b> / |M b|^2.
+    """
+    b = np.array([[0.9, 0.8, -0.1], [-0.7, -0.2, 0.3], [0.4, 0.5, -0.6]])
+    level = NoiseLevel(*(jnp.asarray(a) for a in (0.5, 0.6, 0.8)))
+    x, y = np.random.default_rng(0).normal(size=(4, DIM)), jnp.tile(jnp.asarray(Y)[None], (4, 1))
+
+    def denoise(x, level):
+        x0 = x @ jnp.asarray(b)
+        return Denoised(x0, (x - level.alpha * x0) / level.sigma)
+
+    system = 0.64 / 0.6 * A @ b @ A.T + STD**2 * np.eye(SEEN)
+    assert np.linalg.eigvalsh(system + system.T).min() < 0
+    residual = Y[None] - x @ b @ A.T
+    image = residual @ system.T
+    line = (residual * image).sum(1, keepdims=True) / (image**2).sum(1, keepdims=True)
+    for n, weighed in ((1, line * residual), (2, np.linalg.solve(system, residual.T).T)):
+        guided = guidance.mmps(denoise, y, measurement.matrix(A), STD, iterations=n)
+        wanted = x @ b + 0.64 / 0.6 * weighed @ A @ b.T
+        np.testing.assert_allclose(ask(guided, jnp.asarray(x), level).x0, wanted, rtol=1e-9)
 
 
 def moments(denoise, grid, dim):
