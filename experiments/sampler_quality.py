@@ -46,7 +46,7 @@ from jaxdiff.typing import Grid, Sampler
 __all__ = ["CALLS", "Score", "main", "scored"]
 
 CALLS = {"dpm_solver": 2, "dpmpp_2s": 2, "dpmpp_3s": 3, "heun": 2, "dpm2": 2, "dpm2_ancestral": 2}
-"""Model calls a step, where there is more than one; into the clean end Heun's second is idle."""
+"""Model calls a step, where there is more than one; the step into the clean end takes one."""
 DEFAULT = ("ddpm", "ddim", "dpmpp_2m", "dpmpp_3m", "unipc", "deis", "dpmpp_2s", "heun")
 DEFAULT += ("dpmpp_2m_sde", "euler_ancestral")
 
@@ -90,7 +90,7 @@ def _cells(run: runs.Run, names: tuple[str, ...], calls: tuple[int, ...], learne
             0.995 * schedule.t_max if silent and "alpha = 0" in SAMPLERS[name].refuses else None
         )
         for count in calls:
-            steps = count // CALLS.get(name, 1)
+            steps = (count - 1) // CALLS.get(name, 1) + 1
             if steps >= 1:
                 yield name, count, make_sampler(name), uniform(schedule, steps, t_first=t_first)
     for path in learned:

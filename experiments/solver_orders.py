@@ -64,6 +64,8 @@ DETERMINISTIC = {
     "dpm2": Row(samplers.dpm2, 2),
     "dpm_solver 2": Row(lambda: samplers.dpm_solver(2), 2),
     "dpm_solver 3": Row(lambda: samplers.dpm_solver(3), 3),
+    "dpm_solver_2m": Row(samplers.dpm_solver_2m, 2, 1),
+    "dpm_solver_3m": Row(samplers.dpm_solver_3m, 3, 2),
     "dpmpp_2s": Row(samplers.dpmpp_2s, 2),
     "dpmpp_3s": Row(samplers.dpmpp_3s, 3),
     "dpmpp_2m midpoint": Row(samplers.dpmpp_2m, 2, 1),
@@ -90,6 +92,7 @@ SDE = {
     "ddpm large": lambda: samplers.ddpm("large"),
     "dpmpp_2m_sde": samplers.dpmpp_2m_sde,
     "dpmpp_3m_sde": samplers.dpmpp_3m_sde,
+    "dpm_solver_2m_sde": samplers.dpm_solver_2m_sde,
     "dpm2_ancestral": samplers.dpm2_ancestral,
 }
 """Solvers of the reverse SDE itself, whose law given x_T is known."""

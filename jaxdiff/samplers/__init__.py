@@ -5,6 +5,9 @@ from jaxdiff.samplers.base import draw_noise, draw_start, example_keys, sample
 from jaxdiff.samplers.deis import deis, lms
 from jaxdiff.samplers.dpm_solver import (
     dpm_solver,
+    dpm_solver_2m,
+    dpm_solver_2m_sde,
+    dpm_solver_3m,
     dpmpp_1s,
     dpmpp_2m,
     dpmpp_2m_sde,
@@ -31,6 +34,9 @@ __all__ = [
     "dpm2",
     "dpm2_ancestral",
     "dpm_solver",
+    "dpm_solver_2m",
+    "dpm_solver_2m_sde",
+    "dpm_solver_3m",
     "dpmpp_1s",
     "dpmpp_2m",
     "dpmpp_2m_sde",

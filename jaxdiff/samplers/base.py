@@ -74,7 +74,7 @@ def sample(
     dtype = arrays.float_dtype() if x_T is None else x_T.dtype
     keys = None
     if x_T is None or (noise is None and sampler.noises):
-        keys = example_keys(key, shape[0])
+        keys = _checked_key(key, shape[0])
     trees = (arrays.as_pytree(denoise), grid, sampler)
     trees = jax.tree.map(lambda a: _strong(a, grid.levels.alpha.dtype), trees)
     noise = None if noise is None else jnp.asarray(noise, dtype)
@@ -84,6 +84,7 @@ def sample(
 
 @functools.partial(jax.jit, static_argnames=("shape", "dtype", "keep_path", "callback", "remat"))
 def _run(keys, denoise, grid, sampler, x_T, noise, *, shape, dtype, keep_path, callback, remat):
+    keys = None if keys is None else example_keys(keys, shape[0])
     if x_T is None:
         x_T = draw_start(keys, grid, shape, dtype=dtype)
     denoise = functools.partial(_checked, denoise)
@@ -201,15 +202,21 @@ def example_keys(key: Array | None, count: int, first: int = 0) -> Array:
         ValueError: no key, or a number of keys other than count.
         TypeError: not a key.
     """
+    key = _checked_key(key, count)
+    if key.ndim:
+        return key
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
+
+
+def _checked_key(key: Array | None, count: int) -> Array:
+    """The key, or [count] keys, as typed ones; raises as `example_keys` does."""
     if key is None:
         raise ValueError("key must be given where noise is to be drawn, got None")
     if not hasattr(key, "dtype"):
         raise TypeError(f"key must be a PRNG key such as jax.random.key(0), got {key!r}")
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
-    if key.ndim == 0:
-        return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
-    if key.shape != (count,):
+    if key.shape not in ((), (count,)):
         raise ValueError(f"key must be one key or [{count}] keys, got keys {list(key.shape)}")
     return key
 

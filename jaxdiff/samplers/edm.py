@@ -11,6 +11,7 @@ is the same algorithm on x / alpha.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -81,14 +82,15 @@ def _solve(method, y, denoise, t, s, rho_s, grid):
     h, clean = expand_to(rho_s - _rho(t), y), rho_s <= 0
     here = eps(y, t)
     ends = NoiseLevel(*(jnp.where(clean, a, b) for a, b in zip(t, s, strict=True)))
-    if method == "heun":
-        slope = 0.5 * (here + eps(y + h * here, ends))
-    elif method == "dpm2":
+
+    def higher() -> Array:
+        if method == "heun":
+            return 0.5 * (here + eps(y + h * here, ends))
         middle = grid.between(t, ends, 0.5)
-        slope = eps(y + expand_to(_rho(middle) - _rho(t), y) * here, middle)
-    else:
-        slope = here
-    return expand_to(s.alpha, y) * (y + h * jnp.where(clean, here, slope))
+        return eps(y + expand_to(_rho(middle) - _rho(t), y) * here, middle)
+
+    slope = here if method == "euler" else jax.lax.cond(clean, lambda: here, higher)
+    return expand_to(s.alpha, y) * (y + h * slope)
 
 
 @arrays.pytree

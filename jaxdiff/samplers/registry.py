@@ -11,6 +11,9 @@ from jaxdiff.samplers.ancestral import ddim, ddpm
 from jaxdiff.samplers.deis import deis, lms
 from jaxdiff.samplers.dpm_solver import (
     dpm_solver,
+    dpm_solver_2m,
+    dpm_solver_2m_sde,
+    dpm_solver_3m,
     dpmpp_1s,
     dpmpp_2m,
     dpmpp_2m_sde,
@@ -51,6 +54,9 @@ SAMPLERS: dict[str, Row] = {
     "ddpm": Row(ddpm, "Ho et al. 2020, arXiv:2006.11239"),
     "ddim": Row(ddim, "Song et al. 2021, arXiv:2010.02502"),
     "dpm_solver": Row(dpm_solver, _LU, _CLOCK),
+    "dpm_solver_2m": Row(dpm_solver_2m, _LU, _CLOCK),
+    "dpm_solver_3m": Row(dpm_solver_3m, _LU, _CLOCK),
+    "dpm_solver_2m_sde": Row(dpm_solver_2m_sde, _LU_PP, _CLOCK),
     "dpmpp_1s": Row(dpmpp_1s, _LU_PP),
     "dpmpp_2s": Row(dpmpp_2s, _LU_PP),
     "dpmpp_3s": Row(dpmpp_3s, _LU_PP),

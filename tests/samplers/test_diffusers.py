@@ -98,23 +98,59 @@ ROWS = {
         WHOLE,
         num_steps=16,
     ),
-    # heun: the second-order step that belongs to their third order
     "dpmpp_3m": Row(
-        "DPMSolverMultistep", samplers.dpmpp_3m("ported"), multistep(ODE, 3, **HEUN), num_steps=16
+        "DPMSolverMultistep", samplers.dpmpp_3m("ported"), multistep(ODE, 3), num_steps=16
     ),
     "dpmpp_3m_short": Row(
         "DPMSolverMultistep",
         samplers.dpmpp_3m("ported", warm_down=True),
-        multistep(ODE, 3, **HEUN),
+        multistep(ODE, 3),
     ),
     "dpmpp_3m_short_noisy_end": Row(
         "DPMSolverMultistep",
         samplers.dpmpp_3m("ported", warm_down=True),
-        multistep(ODE, 3, **HEUN, **NOISY_END),
+        multistep(ODE, 3, **NOISY_END),
         WHOLE,
     ),
     # noise prediction of first order is the same step
     "dpm_1": Row("DPMSolverMultistep", samplers.ddim(), multistep("dpmsolver", 1, **NOISY_END)),
+    "dpm_2m": Row(
+        "DPMSolverMultistep",
+        samplers.dpm_solver_2m(),
+        multistep("dpmsolver", 2, lower_order_final=False, **NOISY_END),
+        WHOLE,
+    ),
+    "dpm_2m_heun_short": Row(
+        "DPMSolverMultistep",
+        samplers.dpm_solver_2m("heun", warm_down=True),
+        multistep("dpmsolver", 2, **HEUN, **NOISY_END),
+        WHOLE,
+    ),
+    "dpm_3m": Row(
+        "DPMSolverMultistep",
+        samplers.dpm_solver_3m("ported"),
+        multistep("dpmsolver", 3, **NOISY_END),
+        WHOLE,
+        num_steps=16,
+    ),
+    "dpm_2m_sde": Row(
+        "DPMSolverMultistep",
+        samplers.dpm_solver_2m_sde(),
+        multistep("sde-dpmsolver", 2, lower_order_final=False, **NOISY_END),
+        WHOLE,
+    ),
+    "dpm_2m_sde_heun_short": Row(
+        "DPMSolverMultistep",
+        samplers.dpm_solver_2m_sde(form="heun", warm_down=True),
+        multistep("sde-dpmsolver", 2, **HEUN, **NOISY_END),
+        WHOLE,
+    ),
+    "sde_2m_short": Row(
+        "DPMSolverMultistep",
+        samplers.dpmpp_2m_sde(warm_down=True),
+        multistep(SDE, 2, **NOISY_END),
+        WHOLE,
+    ),
     "sde_2m": Row("DPMSolverMultistep", samplers.dpmpp_2m_sde(), multistep(SDE, 2)),
     "sde_2m_heun": Row(
         "DPMSolverMultistep", samplers.dpmpp_2m_sde(form="heun"), multistep(SDE, 2, **HEUN)
@@ -181,7 +217,7 @@ EDM_ROWS = {
     "edm_dpmpp_3m": Row(
         "EDMDPMSolverMultistep",
         samplers.dpmpp_3m("ported", warm_down=True),
-        multistep(ODE, 3, **HEUN),
+        multistep(ODE, 3),
     ),
     "edm_sde_2m": Row("EDMDPMSolverMultistep", samplers.dpmpp_2m_sde(), multistep(SDE, 2)),
     "edm_sde_2m_heun": Row(

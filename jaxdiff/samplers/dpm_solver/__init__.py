@@ -12,11 +12,22 @@ the model between the two levels, multistep ones remember its last answers. Into
 Out of alpha = 0 (zero terminal SNR) data prediction takes DDIM's step; noise prediction refuses.
 """
 
-from jaxdiff.samplers.dpm_solver.multistep import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde
+from jaxdiff.samplers.dpm_solver.multistep import (
+    dpm_solver_2m,
+    dpm_solver_2m_sde,
+    dpm_solver_3m,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    dpmpp_3m,
+    dpmpp_3m_sde,
+)
 from jaxdiff.samplers.dpm_solver.singlestep import dpm_solver, dpmpp_1s, dpmpp_2s, dpmpp_3s
 
 __all__ = [
     "dpm_solver",
+    "dpm_solver_2m",
+    "dpm_solver_2m_sde",
+    "dpm_solver_3m",
     "dpmpp_1s",
     "dpmpp_2m",
     "dpmpp_2m_sde",

@@ -13,6 +13,7 @@ Order 3 asks at 1/3 and 2/3.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -53,14 +54,14 @@ class Singlestep:
         """Order 2 or 3 by calls in between; DDIM into a clean end."""
         d, t = denoise(x, t), audible(t)
         _, h, clean = log_step(t, s)
-        # into a clean end the intermediate levels are of no use: keep them finite, drop the result
+        # into a clean end no more is asked; under vmap it is, of levels that are finite
         inner = NoiseLevel(*(jnp.where(clean, 0.9 * a, b) for a, b in zip(t, s, strict=True)))
         inner = inner._replace(alpha=jnp.where(clean, t.alpha, s.alpha))
         h = jnp.where(clean, log_step(t, inner).h, h)
         solve = self._third if self.order == 3 else self._second
-        high = solve(x, d, denoise, t, inner, s, h, grid)
-        first = expand_to(s.alpha, x) * d.x0
-        return jnp.where(clean, first, high), memory
+        first = lambda: expand_to(s.alpha, x) * d.x0  # noqa: E731
+        high = lambda: solve(x, d, denoise, t, inner, s, h, grid)  # noqa: E731
+        return jax.lax.cond(clean, first, high), memory
 
     def _answer(self, d):
         return d.x0 if self.data else d.eps
