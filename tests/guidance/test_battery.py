@@ -38,7 +38,7 @@ def ask(denoise, x, at):
     return jax.jit(lambda d, x, at: d(x, at))(denoise, x, at)
 
 
-@each_guidance("cfg", "mmps", "stacked")
+@each_guidance("cfg", "stacked")
 def test_is_consistent_and_the_same_in_every_batch(name):
     """x0 and eps agree, and an example of two is the example of five.
 
@@ -62,7 +62,7 @@ def test_jit_is_eager(name):
     np.testing.assert_allclose(found.x0, eager(state(5), level(5)).x0, atol=1e-5)
 
 
-@each_guidance("cfg", "stacked")
+@each_guidance("cfg")
 def test_vmap_over_scales_is_a_loop_and_a_scale_an_example(name):
     scales = jnp.asarray([0.0, 1.0, 2.5])
     one = jax.jit(lambda w: ROWS[name](3, w)(state(3), level()).x0)
@@ -73,7 +73,7 @@ def test_vmap_over_scales_is_a_loop_and_a_scale_an_example(name):
     np.testing.assert_allclose(each, jnp.stack([alone[i, i] for i in range(3)]), atol=1e-5)
 
 
-@each_guidance("rescaled", "mmps")
+@each_guidance("mmps")
 def test_float32_is_close_to_float64_and_gradients_are_differences(name):
     """By the scale and by x_t: central differences of step 1e-6 err by some 1e-9."""
     narrow = ask(ROWS[name](3, 1.7), state(3), level(3)).x0

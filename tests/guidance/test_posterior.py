@@ -95,11 +95,10 @@ def test_mmps_with_fewer_iterations_approaches():
         np.abs(
             ask(measured(guidance.mmps, 1, STD, iterations=n), jnp.asarray(x), level).x0 - wanted
         )
-        for n in (1, 2, 4)
+        for n in (1, 4)
     ]
     assert error[0].max() > 1e-3
-    assert error[1].max() < 1e-12
-    assert error[2].max() < 1e-12  # resting, not dividing rounding by rounding
+    assert error[1].max() < 1e-12  # resting, not dividing rounding by rounding
 
 
 def test_a_derivative_that_is_no_covariance_is_solved_by_least_residuals():
@@ -208,8 +207,15 @@ def test_an_affine_measurement_is_linearised_exactly():
     level, x = schedules.linear_vp()(jnp.asarray(0.3)), jnp.ones((1, DIM))
     shift = jnp.asarray([[3.0, -2.0]])
     moved = lambda x: measurement.matrix(A)(x) + shift  # noqa: E731
-    plain = measured(guidance.mmps, 1, STD, iterations=2)(x, level)
-    other = guidance.mmps(gaussian(MEAN, COV), jnp.asarray(Y)[None] + shift, moved, STD)(x, level)
+    y = jnp.asarray(Y)[None]
+
+    @jax.jit
+    def ask_both(x, level):
+        plain = measured(guidance.mmps, 1, STD, iterations=2)
+        other = guidance.mmps(gaussian(MEAN, COV), y + shift, moved, STD, iterations=2)
+        return plain(x, level), other(x, level)
+
+    plain, other = ask_both(x, level)
     np.testing.assert_allclose(other.x0, plain.x0, rtol=1e-10)
 
 
