@@ -6,6 +6,7 @@ regimes has a row of `HYPERPARAMETERS` for each.
 """
 
 import functools
+import itertools
 
 import jax
 import jax.flatten_util
@@ -25,7 +26,7 @@ from jaxdiff.samplers import (
     sample,
 )
 from jaxdiff.samplers.base import _run
-from tests.battery import SCHEDULES
+from tests.battery import PARAMETRIZATIONS, SCHEDULES
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -73,11 +74,13 @@ def network(params, x, feature):
     return jnp.tanh(h @ params["out"])
 
 
-def model(scale=1.0):
+def model(scale=1.0, parametrization="x0"):
     rng = np.random.default_rng(0)
     shapes = {"in": (3, 8), "time": (1, 8), "out": (8, 3)}
     params = {n: jnp.asarray(scale * rng.normal(size=s) / 2, float) for n, s in shapes.items()}
-    return make_denoiser(network, params, parametrization="x0", time_feature="quarter_log_sigma")
+    return make_denoiser(
+        network, params, parametrization=parametrization, time_feature="quarter_log_sigma"
+    )
 
 
 def grid_of(beta_max=20.0, steps=STEPS):
@@ -90,29 +93,57 @@ def scaled(sampler, factor):
     return jax.tree.map(lambda a: jnp.asarray(factor * a) if number(a) else a, sampler)
 
 
-def product():
-    """Every sampler with every schedule; by default each sampler with one, in turn."""
-    names = list(SCHEDULES)
+def combinations():
+    """Every sampler with every schedule, grids and parametrizations in turn: all pairs occur.
+
+    By default each sampler once. Where there is no chain, Karras stands in for whole-step grids.
+    """
+    names, kinds, predictions = list(SCHEDULES), list(grids.GRIDS), list(PARAMETRIZATIONS)
     for i, row in enumerate(ROWS):
         for j, schedule in enumerate(names):
             marks = [] if (i - j) % len(names) == 0 else [pytest.mark.slow]
-            yield pytest.param(row, schedule, id=f"{row}-{schedule}", marks=marks)
+            kind, prediction = (
+                kinds[(i + j) % len(kinds)],
+                predictions[(i + 3 * j) % len(predictions)],
+            )
+            yield pytest.param(row, schedule, kind, prediction, id=f"{row}-{schedule}", marks=marks)
 
 
-@pytest.mark.parametrize(("row", "schedule"), list(product()))
-def test_finite_or_refused_on_every_schedule(row, schedule, key):
-    """Finite samples on every path, zero terminal SNR included; or an error before any compile."""
-    grid = grids.uniform(SCHEDULES[schedule], STEPS)
-    draw = lambda: sample(key, model(), grid, SHAPE, sampler=ROWS[row]())  # noqa: E731
+def check_finite_or_refused(row, schedule, kind, prediction, key):
+    """Finite samples on every path; or, at zero terminal SNR, what the sampler and the network
+    declare, before any compile."""
     name = next((part for part in reversed(row.split("-")) if part in SAMPLERS), "ddpm")
+    chain = schedules.whole_steps(SCHEDULES[schedule])
+    make = grids.GRIDS[kind if chain or kind in EVERYWHERE else "karras"]
+    grid = make(SCHEDULES[schedule], STEPS)
+    denoise = model(parametrization=PARAMETRIZATIONS[prediction])
+    draw = lambda: sample(key, denoise, grid, SHAPE, sampler=ROWS[row]())  # noqa: E731
     silent = bool(grid.levels.alpha[0] <= 0)
-    if silent and "alpha = 0" in SAMPLERS[name].refuses:
+    if silent and ("alpha = 0" in SAMPLERS[name].refuses or prediction in ("eps", "score")):
         with pytest.raises(ValueError, match="alpha = 0"):
             draw()
         return
     x = draw()
     assert x.shape == SHAPE
-    assert np.all(np.isfinite(x))
+    assert np.all(np.isfinite(x)), (row, schedule, kind, prediction)
+
+
+EVERYWHERE = ("uniform", "uniform_log_snr", "karras", "quadratic")
+
+
+@pytest.mark.parametrize(("row", "schedule", "kind", "prediction"), list(combinations()))
+def test_finite_or_refused_on_every_schedule(row, schedule, kind, prediction, key):
+    check_finite_or_refused(row, schedule, kind, prediction, key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS)
+def test_finite_or_refused_on_the_whole_product(row, key):
+    """Schedules x grids x parametrizations, some 850 for each sampler."""
+    for schedule, prediction in itertools.product(SCHEDULES, PARAMETRIZATIONS):
+        chain = schedules.whole_steps(SCHEDULES[schedule])
+        for kind in grids.GRIDS if chain else EVERYWHERE:
+            check_finite_or_refused(row, schedule, kind, prediction, key)
 
 
 @each_row
