@@ -181,6 +181,7 @@ class Grid:
         # beyond the last noisy level there is none: stay on it
         k = jnp.minimum(k, jnp.maximum(jnp.sum(self.levels.sigma > 0) - 2, 0))
         t, s = (jax.tree.map(lambda a: a[k], level) for level in (first, last))
+        s = NoiseLevel(*(jnp.where(s.sigma > 0, b, a) for a, b in zip(t, s, strict=True)))
         fraction = arrays.safe_divide(log_snr - t.log_snr, s.log_snr - t.log_snr)
         return self.between(t, s, fraction)
 
