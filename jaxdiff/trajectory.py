@@ -40,12 +40,14 @@ def pairwise_costs(cost: Callable[[NoiseLevel, NoiseLevel], Array], grid: Grid) 
         grid: N+1 levels.
 
     Returns:
-        [N+1, N+1], entry [i, j] for the step from level i to level j; inf where j <= i.
+        [N+1, N+1], entry [i, j] for the step from level i to level j; inf where j <= i, and from
+        a clean level (padding).
     """
     levels = grid.levels
     rows = jax.vmap(jax.vmap(cost, (None, 0)), (0, None))(levels, levels)
     count = levels.t.shape[0]
-    return jnp.where(jnp.arange(count)[:, None] < jnp.arange(count)[None, :], rows, jnp.inf)
+    cleaner = jnp.arange(count)[:, None] < jnp.arange(count)[None, :]
+    return jnp.where(cleaner & (levels.sigma > 0)[:, None], rows, jnp.inf)
 
 
 def least_cost_path(cost: Array, num_steps: int) -> LeastCost:
@@ -60,8 +62,8 @@ def least_cost_path(cost: Array, num_steps: int) -> LeastCost:
         A LeastCost. Of equal paths that whose last steps begin at the noisiest levels.
 
     Raises:
-        ValueError: another shape, num_steps outside 1..N, a NaN among the costs, or no path of
-            finite cost.
+        ValueError: another shape, num_steps outside 1..N, NaN or -inf among the costs, or no
+            path of finite cost.
 
     Source: Watson et al. 2021, arXiv:2106.03802, algorithm 1; Bao et al. 2022, arXiv:2201.06503,
         section 4 and its code.
@@ -70,13 +72,15 @@ def least_cost_path(cost: Array, num_steps: int) -> LeastCost:
     if cost.ndim != 2 or cost.shape[0] != cost.shape[1] or cost.shape[0] < 2:
         raise ValueError(f"cost must have shape [N+1, N+1] with N >= 1, got {list(cost.shape)}")
     most = cost.shape[0] - 1
-    if isinstance(num_steps, bool) or num_steps != int(num_steps) or not 1 <= num_steps <= most:
+    whole = isinstance(num_steps, int | np.integer) and not isinstance(num_steps, bool)
+    if not whole or not 1 <= num_steps <= most:
         raise ValueError(f"num_steps must be a whole number in 1..{most}, got {num_steps}")
     upper = np.triu(np.ones(cost.shape, bool), 1)
     numbers = arrays.concrete(cost)
-    if numbers is not None and np.isnan(numbers[upper]).any():
-        i, j = np.argwhere(np.isnan(numbers) & upper)[0]
-        raise ValueError(f"cost must hold numbers, got NaN at [{i}, {j}]")
+    wrong = None if numbers is None else upper & (np.isnan(numbers) | np.isneginf(numbers))
+    if wrong is not None and wrong.any():
+        i, j = np.argwhere(wrong)[0]
+        raise ValueError(f"cost must hold numbers or inf, got {numbers[i, j]} at [{i}, {j}]")
     found = _least(jnp.where(upper, cost, jnp.inf), int(num_steps))
     total = arrays.concrete(found.cost)
     if total is not None and np.isposinf(total):
@@ -111,11 +115,12 @@ def thin(grid: Grid, path: Array) -> Grid:
         A Grid of K steps.
 
     Raises:
-        ValueError: indices that do not rise, or lie outside.
+        ValueError: no whole indices, or such that do not rise or lie outside.
     """
     numbers = arrays.concrete(path)
     if numbers is not None:
-        inside = numbers.ndim == 1 and numbers.size > 1 and numbers[0] >= 0
+        whole = np.issubdtype(numbers.dtype, np.integer)
+        inside = whole and numbers.ndim == 1 and numbers.size > 1 and numbers[0] >= 0
         if not inside or numbers[-1] > grid.num_steps or np.any(np.diff(numbers) <= 0):
             raise ValueError(f"path must rise within 0..{grid.num_steps}, got {numbers.tolist()}")
     levels = jax.tree.map(lambda a: a[jnp.asarray(path)], grid.levels)

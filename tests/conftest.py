@@ -21,6 +21,19 @@ import pytest  # noqa: E402
 matplotlib.use("Agg")
 
 
+_SEEN = 0
+
+
+@pytest.fixture(autouse=True)
+def _few_programs_at_once():
+    """Forgets compiled programs now and then: some thousands exhaust a process's memory maps."""
+    global _SEEN
+    yield
+    _SEEN += 1
+    if _SEEN % 300 == 0:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def strict():
     """Forbids implicit dtype promotion."""

@@ -41,6 +41,16 @@ def test_convex_costs_are_spaced_evenly():
         assert float(found.cost) == 1000**2 / num_steps
 
 
+def test_padding_costs_nothing_and_is_not_visited():
+    """A padded grid's least-cost path is the grid's own, then its clean end."""
+    grid = grids.uniform(schedules.linear_vp(), 5)
+    of = lambda g: pairwise_costs(lambda t, s: (s.t - t.t) ** 2, g)  # noqa: E731
+    found = least_cost_path(of(grids.pad(grid, 8))[:6, :6], 2)
+    truth = least_cost_path(of(grid), 2)
+    np.testing.assert_array_equal(found.path, truth.path)
+    assert np.isinf(of(grids.pad(grid, 8))[5:]).all()
+
+
 def test_what_lies_on_and_below_the_diagonal_is_not_looked_at():
     cost = np.full((4, 4), np.nan)
     cost[np.triu_indices(4, 1)] = 1.0
@@ -67,7 +77,13 @@ def test_over_levels_of_a_grid():
 CASES = {
     "no matrix": (lambda: least_cost_path(np.ones(5), 2), r"cost.*\[N\+1, N\+1\].*\[5\]"),
     "not square": (lambda: least_cost_path(np.ones((5, 4)), 2), r"cost.*\[5, 4\]"),
-    "NaN": (lambda: least_cost_path(np.full((3, 3), np.nan), 1), r"cost.*NaN at \[0, 1\]"),
+    "NaN": (lambda: least_cost_path(np.full((3, 3), np.nan), 1), r"cost.*nan at \[0, 1\]"),
+    "minus infinity": (lambda: least_cost_path(np.full((3, 3), -np.inf), 1), "cost.*-inf at"),
+    "half a step": (lambda: least_cost_path(np.ones((3, 3)), 1.0), "num_steps.*got 1.0"),
+    "broken path": (
+        lambda: thin(grids.uniform(schedules.linear_vp(), 4), np.array([0.0, 4.0])),
+        "path must rise",
+    ),
     "no steps": (lambda: least_cost_path(np.ones((3, 3)), 0), r"num_steps.*1\.\.2.*got 0"),
     "more steps than levels": (lambda: least_cost_path(np.ones((3, 3)), 3), "num_steps.*got 3"),
     "all forbidden": (lambda: least_cost_path(np.full((3, 3), np.inf), 2), "cost forbids"),

@@ -20,6 +20,7 @@ from jaxdiff.config.grid_file import GridFile, read_grid
 from jaxdiff.data import npz
 from jaxdiff.grids import GRIDS, from_steps
 from jaxdiff.samplers import example_keys, sample
+from jaxdiff.typing import Grid
 
 __all__ = ["main", "spread_labels"]
 
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
     part = run.config.sampling
     sampler = build.build_sampler(args.sampler or part.sampler, eta=args.eta)
     if file is not None:
-        grid = from_steps(build.build_schedule(run.config), file.t)
+        grid = _on_schedule(args, run, file)
     else:
         grid = build.build_grid(run.config, args.grid or part.grid, args.steps or part.steps)
     state = run.restore(args.checkpoint)
@@ -113,22 +114,33 @@ def _check(args: Sample) -> None:
         raise ValueError(f"--out must end in .npz, got {args.out}")
     if args.plot is not None and args.plot.suffix.removeprefix(".") not in plots.FORMATS:
         raise ValueError(f"--plot must end in one of {plots.FORMATS}, got {args.plot}")
-    if args.grid is not None and not args.grid.endswith(".json") and args.grid not in GRIDS:
+    if args.grid is not None and not _is_file(args.grid) and args.grid not in GRIDS:
         raise ValueError(f"--grid must be one of {', '.join(GRIDS)}, or a .json, got {args.grid!r}")
     for path in (args.out, args.plot):
         if path is not None and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"there is no directory {path.parent} to write {path.name} in")
 
 
+def _is_file(grid: str) -> bool:
+    return grid.lower().endswith(".json")
+
+
 def _grid_file(args: Sample, run: runs.Run) -> GridFile | None:
     """The learned grid, where --grid is a file."""
-    if args.grid is None or not args.grid.endswith(".json"):
+    if args.grid is None or not _is_file(args.grid):
         return None
     file = read_grid(Path(args.grid))
     file.check(run.config, Path(args.grid))
     if args.steps not in (None, len(file.t)):
         raise ValueError(f"--steps {args.steps}: {args.grid} holds {len(file.t)} steps")
     return file
+
+
+def _on_schedule(args: Sample, run: runs.Run, file: GridFile) -> Grid:
+    try:
+        return from_steps(build.build_schedule(run.config), file.t)
+    except ValueError as error:
+        raise ValueError(f"{args.grid}: {error}") from error
 
 
 def _as_learned(args: Sample, file: GridFile) -> Sample:

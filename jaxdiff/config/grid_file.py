@@ -1,6 +1,7 @@
 """A learned grid as a file: JSON with the schedule it is for, its times, and what goes with it."""
 
 import dataclasses
+import itertools
 import json
 import math
 from pathlib import Path
@@ -55,11 +56,13 @@ def read_grid(path: Path) -> GridFile:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        grid = GridFile(**{**values, "t": tuple(map(float, values["t"]))})
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{path} is no grid of jaxdiff learn-grid: {error!r}") from error
-    numbers = [*grid.t, *(v for v in (grid.eta, grid.guidance) if v is not None)]
-    sound = all(isinstance(v, int | float) and math.isfinite(v) for v in numbers)
-    if not (grid.t and sound and isinstance(grid.sampler, str) and isinstance(grid.schedule, dict)):
-        raise ValueError(f"{path} is no grid of jaxdiff learn-grid: a value is of another kind")
+        grid = GridFile(**{**values, "t": tuple(values["t"])})
+        numbers = [*grid.t, *(v for v in (grid.eta, grid.guidance) if v is not None)]
+        kinds = isinstance(grid.sampler, str) and isinstance(grid.schedule, dict) and grid.t
+        if not kinds or not all(type(v) in (int, float) and math.isfinite(v) for v in numbers):
+            raise ValueError("a value is of another kind")
+        if not all(a > b for a, b in itertools.pairwise(grid.t)):
+            raise ValueError(f"t must fall, got {list(grid.t)}")
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path} is no grid of jaxdiff learn-grid: {error}") from error
     return grid

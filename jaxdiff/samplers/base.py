@@ -57,7 +57,8 @@ def sample(
         noise: [K, noises, B, ...], what `draw_noise` gives, to replay a run; drawn if None.
         keep_path: static; returns all states instead of the last.
         callback: static; called on the host as callback(k, x_s) after each step. Meant for
-            previews: the order of calls follows the steps on one device.
+            previews: the order of calls follows the steps on one device. A gradient with remat
+            tells of steps again as it computes them again.
         remat: static; gradients keep some 2 sqrt(K) states and the activations of one step, and
             compute steps up to three times, instead of keeping the activations of all K.
 
@@ -101,7 +102,8 @@ def _run(keys, denoise, grid, sampler, x_T, noise, *, shape, dtype, keep_path, c
         new = sampler.step(x, memory, denoise, draw, k=k, t=t, s=s, grid=grid)
         carry = jax.tree.map(lambda old, fresh: jnp.where(padding, old, fresh), carry, new)
         if callback is not None:
-            jax.debug.callback(callback, k, carry[0])
+            tell = lambda: jax.debug.callback(callback, k, carry[0])  # noqa: E731
+            jax.lax.cond(padding, lambda: None, tell)
         return carry, carry[0] if keep_path else None
 
     start = x_T, sampler.init(x_T, denoise, grid)

@@ -1,6 +1,6 @@
-"""Inpainting by any sampler: known pixels are put in at the level's own noise after each step.
+"""Inpainting by any sampler: known pixels are put in at the level's noise, anew at each step.
 
-    x_s <- alpha_s known + sigma_s noise   where mask,   the sampler's x_s elsewhere
+    x_t <- alpha_t known + sigma_t noise   where mask,   x_t elsewhere;    then the sampler's step
 
 Replacement alone does not draw from p(x | known): the unknown part never sees the known part's
 consequences at the noisier levels. RePaint walks each stretch several times, so that the two agree
@@ -18,7 +18,7 @@ from jaxdiff import arrays
 from jaxdiff.arrays import safe_sqrt
 from jaxdiff.gaussian import q_sample, q_transition
 from jaxdiff.samplers.ancestral import ddpm
-from jaxdiff.samplers.steps import check_count, check_sampler
+from jaxdiff.samplers.steps import check_count, check_sampler, without_memory
 from jaxdiff.typing import Grid, NoiseLevel, Sampler
 
 __all__ = ["repaint", "replacement"]
@@ -48,19 +48,12 @@ class Inpainting:
                     f"{name} must have the shape of a sample or of the batch,"
                     f" {list(x_T.shape[1:])} or {list(x_T.shape)}, got {list(value.shape)}"
                 )
-        memory = self.sampler.init(x_T, denoise, grid)
-        if self.repeats > 1 and jax.tree.leaves(memory):
-            raise ValueError(
-                "repaint walks back and forth and needs a sampler without memory, such as ddpm,"
-                f" ddim or heun, got {type(self.sampler).__name__}"
-            )
-        return memory
+        if self.repeats > 1:
+            return without_memory("repaint", self.sampler, x_T, denoise, grid)
+        return self.sampler.init(x_T, denoise, grid)
 
     def step(self, x, memory, denoise, noise, *, k, t, s, grid):
         """One visit; at the end of a stretch, back to its beginning and down again."""
-        # x_T is itself the noise of its known part
-        start = self._known(x / jnp.asarray(grid.prior_std, x.dtype), t)
-        x = jnp.where(k == 0, self._pasted(x, start), x)
         visit, more = jnp.split(noise, [self.sampler.noises + 1])
         x, memory = self._visit(x, memory, denoise, visit, k, t, s, grid)
         if self.repeats == 1:
@@ -71,16 +64,14 @@ class Inpainting:
         return jax.lax.cond(ends, again, lambda x: x, x), memory
 
     def _visit(self, x, memory, denoise, noise, k, t, s, grid):
-        """The sampler's step, and the known pixels at its end."""
-        x, memory = self.sampler.step(x, memory, denoise, noise[:-1], k=k, t=t, s=s, grid=grid)
-        return self._pasted(x, self._known(noise[-1], s)), memory
+        """The sampler's step, with the known pixels at its beginning and at its end."""
+        x, own = self._pasted(x, noise[-1], t), noise[:-1]
+        x, memory = self.sampler.step(x, memory, denoise, own, k=k, t=t, s=s, grid=grid)
+        return self._pasted(x, noise[-1], s), memory
 
-    def _pasted(self, x: Array, known: Array) -> Array:
+    def _pasted(self, x: Array, noise: Array, level: NoiseLevel) -> Array:
+        known = q_sample(jnp.broadcast_to(self.known.astype(x.dtype), x.shape), noise, level)
         return jnp.where(jnp.broadcast_to(self.mask, x.shape), known, x)
-
-    def _known(self, noise: Array, level: NoiseLevel) -> Array:
-        known = jnp.broadcast_to(self.known.astype(noise.dtype), noise.shape)
-        return q_sample(known, noise, level)
 
     def _again(self, x: Array, denoise: Any, noise: Array, k: Array, grid: Grid) -> Array:
         """The steps k - jump + 1 to k, `repeats - 1` times, each after the way up to them."""
@@ -122,13 +113,13 @@ class Inpainting:
 
 
 def replacement(sampler: Sampler | None, known: Any, mask: Any) -> Inpainting:
-    """Inpainting by replacement: after each step the known pixels are drawn anew at its level.
+    """Inpainting by replacement: before each step the known pixels are drawn anew at its level.
 
     Biased, at any number of steps: of a Gaussian pair with correlation .8 the unknown one's mean
     is .6 of what it should be (with `repaint`, 40 steps and 10 repeats of jump 1, .93).
 
     Args:
-        sampler: any sampler; `ddpm()` if None.
+        sampler: any sampler; `ddpm()` if None. Restart goes around this one, not inside.
         known: [...] or [B, ...], the clean values; anything, also NaN, where the mask is 0.
         mask: of the same shape or that of one example; true or 1 where `known` is known.
 

@@ -18,12 +18,13 @@ from jaxdiff import arrays
 from jaxdiff.arrays import check_range, safe_sqrt
 from jaxdiff.gaussian import q_transition
 from jaxdiff.samplers.edm import heun
-from jaxdiff.samplers.steps import check_count, check_sampler
+from jaxdiff.samplers.steps import check_count, check_sampler, without_memory
 from jaxdiff.typing import Grid, NoiseLevel, Sampler
 
 __all__ = ["restart"]
 
 _RHO = 7.0
+_ROUNDING = 1e-5  # of a log SNR in float32, so that a level's own sigma / alpha is that level
 
 
 @arrays.pytree
@@ -42,15 +43,15 @@ class Restart:
         each = self.sampler.noises
         return each + self.repeats * (1 + self.steps * each)
 
-    def init(self, x_T: Array, denoise: Any, grid: Grid) -> Any:
-        """The sampler's own memory."""
-        return self.sampler.init(x_T, denoise, grid)
+    def init(self, x_T: Array, denoise: Any, grid: Grid) -> tuple:
+        """No memory: the sampler must have none."""
+        return without_memory("restart", self.sampler, x_T, denoise, grid)
 
     def step(self, x, memory, denoise, noise, *, k, t, s, grid):
         """A step of the sampler; where it has passed `low`, the stretch again and again."""
         own, more = noise[: self.sampler.noises], noise[self.sampler.noises :]
         x, memory = self.sampler.step(x, memory, denoise, own, k=k, t=t, s=s, grid=grid)
-        mark = -2 * jnp.log(jnp.asarray(self.low, t.alpha.dtype))
+        mark = -2 * jnp.log(jnp.asarray(self.low, t.alpha.dtype)) - _ROUNDING
         passed = (t.log_snr < mark) & (s.log_snr >= mark) & (s.sigma > 0)
         # elsewhere the branch is not taken, but under vmap it is computed: from levels in order
         s = NoiseLevel(*(jnp.where(passed, a, b) for a, b in zip(s, grid.at(mark), strict=True)))
@@ -68,16 +69,12 @@ class Restart:
             mean, var = q_transition(x, s=s, t=high)
             x = mean + safe_sqrt(var) * up
 
-            def body(carry, inputs):
+            def body(x: Array, inputs: Any) -> tuple[Array, None]:
                 k, t, s, draw = inputs
-                x, memory = carry
-                new = self.sampler.step(x, memory, denoise, draw, k=k, t=t, s=s, grid=stretch)
-                return new, None
+                return self.sampler.step(x, (), denoise, draw, k=k, t=t, s=s, grid=stretch)[0], None
 
-            start = x, self.sampler.init(x, denoise, stretch)
             steps = jnp.arange(self.steps)
-            (x, _), _ = jax.lax.scan(body, start, (steps, *stretch.pairs, down))
-            return x, None
+            return jax.lax.scan(body, x, (steps, *stretch.pairs, down))[0], None
 
         return jax.lax.scan(pass_, x, noise)[0]
 
@@ -97,11 +94,18 @@ class Restart:
         alpha, sigma = (arrays.concrete(a) for a in (grid.levels.alpha, grid.levels.sigma))
         if alpha is None or sigma is None or arrays.is_traced((self.low, self.high)):
             return
-        noisy = sigma > 0
+        # between a level without signal and the next there is a path on a schedule alone
+        noisy = (sigma > 0) & ((alpha > 0) | (grid.schedule is not None))
         with np.errstate(divide="ignore"):
             rho = sigma[noisy] / alpha[noisy]
         for name, value in (("low", self.low), ("high", self.high)):
             check_range(f"restart's {name} (in sigma / alpha)", value, rho[-1], rho[0])
+        # stretches may lie apart; whatever else walks must be able to walk the stretch
+        if hasattr(self.sampler, "check") and not isinstance(self.sampler, Restart):
+            with jax.ensure_compile_time_eval():
+                mark = -2 * jnp.log(jnp.asarray(self.low, grid.levels.alpha.dtype))
+                stretch = self._stretch(grid.at(mark), grid)
+            self.sampler.check(stretch)
 
 
 def restart(
@@ -113,7 +117,7 @@ def restart(
     vmap over grids or `low` the stretch is computed at every step, and dropped at all but one.
 
     Args:
-        sampler: what walks; `heun()` if None. Multistep samplers begin the stretch anew.
+        sampler: what walks, one without memory (no multistep one); `heun()` if None.
         low: [], in sigma / alpha; the stretch ends at the first level of the grid at or below it.
         high: [], in sigma / alpha, above low.
         steps: static, how many steps a pass takes, spaced as EDM's levels.
@@ -123,7 +127,7 @@ def restart(
         A Sampler.
 
     Raises:
-        ValueError: a number out of range, low not below high.
+        ValueError: a number out of range, low not below high, a sampler with memory.
         TypeError: no sampler.
 
     Source: Xu et al. 2023, arXiv:2306.14878, algorithm 1; defaults after its CIFAR-10 settings.

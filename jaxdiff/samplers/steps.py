@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -17,6 +18,7 @@ __all__ = [
     "log_step",
     "refuse_zero_snr",
     "steps_left",
+    "without_memory",
 ]
 
 _FAINT = 1e-30
@@ -83,6 +85,17 @@ def check_sampler(sampler: Any) -> None:
             "sampler must be a pytree, so that it passes through jit: decorate"
             f" {type(sampler).__name__} with jaxdiff.arrays.pytree"
         )
+
+
+def without_memory(name: str, sampler: Any, x_T: Any, denoise: Any, grid: Grid) -> tuple:
+    """The empty memory of a sampler that walks back and forth; raises if it remembers."""
+    memory = sampler.init(x_T, denoise, grid)
+    if jax.tree.leaves(memory):
+        raise ValueError(
+            f"{name} walks back and forth and needs a sampler without memory, such as ddim, heun,"
+            f" dpm_solver or dpmpp_2s, got {type(sampler).__name__}"
+        )
+    return memory
 
 
 def check_count(name: str, value: Any) -> None:

@@ -61,23 +61,26 @@ class UniC:
     noises = 0
 
     def init(self, x_T: Array, denoise: Any, grid: Grid) -> tuple:
-        """The solver's memory; the last corrected x and its level; the last x0 and log-SNR."""
+        """The solver's memory; the last x, its level and what came of it; x0 and log-SNR."""
         dtype = arrays.wide_float(grid.levels.alpha).dtype
         level = NoiseLevel(*jnp.ones((3, 1), dtype)[:, 0])
         past = jnp.zeros((self.order, *x_T.shape), x_T.dtype), jnp.zeros(self.order, dtype)
-        return self.sampler.init(x_T, denoise, grid), x_T, level, past
+        return self.sampler.init(x_T, denoise, grid), x_T, level, x_T, past
 
     def step(self, x, memory, denoise, noise, *, k, t, s, grid):
         """Corrects the step that led here, then takes the solver's."""
-        inner, last_x, last, past = memory
+        inner, last_x, last, predicted, past = memory
         d, heard = denoise(x, t), audible(t)
         lam, _, _ = log_step(heard, s)
         known = _known(self, grid, k - 1)  # answers before this one that the corrector uses
+        noisier = heard._replace(sigma=2 * heard.sigma)  # there is no step before the first
+        last = NoiseLevel(*(jnp.where(k > 0, a, b) for a, b in zip(last, noisier, strict=True)))
         better = _move(self.variant, last_x, last, heard, *past, known, (d.x0, lam))
-        x = jnp.where(k > 0, better, x)
+        # a difference: what another has done to x since (Langevin, inpainting) stays
+        x = jnp.where(k > 0, x + (better - predicted), x)
         denoise = _answering(denoise, x, t, d)
         x_s, inner = self.sampler.step(x, inner, denoise, noise, k=k, t=t, s=s, grid=grid)
-        return x_s, (inner, x, heard, _remembered(past, d.x0, lam))
+        return x_s, (inner, x, heard, x_s, _remembered(past, d.x0, lam))
 
     def check(self, grid: Grid) -> None:
         """Raises what the solver refuses."""

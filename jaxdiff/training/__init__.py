@@ -2,13 +2,8 @@
 
 from jaxdiff.training import checkpoint, ema, optim, rundir
 from jaxdiff.training.checkpoint import Checkpoints, latest_step, restore
-from jaxdiff.training.learn_grid import (
-    Learned,
-    learn_grid,
-    numbers_of,
-    to_data,
-    to_reference,
-)
+from jaxdiff.training.grid_objectives import to_data, to_reference
+from jaxdiff.training.learn_grid import Learned, learn_grid, numbers_of
 from jaxdiff.training.loop import Fit, check, fit
 from jaxdiff.training.objective import (
     classification_loss,

@@ -2,9 +2,10 @@
 
     log_snr_k = log_snr_first + (log_snr_last - log_snr_first) sum_{i<=k} softmax(gaps)_i
 
-for the noisy levels k = 1..M-1 after the first, which stays. Levels thereby fall in order whatever
-the gaps; log_snr_last is that of the schedule's cleanest noisy time. Beside the grid any number of
-the sampler or of a guided model can be learned: eta, a guidance scale.
+for the levels k = 1..K-1 between the first and the end, which stay. Levels thereby fall in order
+whatever the gaps. log_snr_last is that of the end, where it is noisy, and else of the schedule's
+cleanest noisy time. Beside the grid any number of the sampler or of a guided model can be learned:
+eta, a guidance scale.
 
 Source: Watson et al. 2022, arXiv:2202.05830 (differentiating through the sampler); Sabour et al.
 2024, arXiv:2404.14507, and Tong et al. 2024, arXiv:2405.15506, for other objectives to the end.
@@ -20,9 +21,11 @@ import optax
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.arrays import event_mean
-from jaxdiff.samplers import dpmpp_2m, draw_start, example_keys, sample
+from jaxdiff.arrays import check_range
+from jaxdiff.samplers import dpmpp_2m, sample
+from jaxdiff.samplers.steps import check_count
 from jaxdiff.schedules import cleanest_time
+from jaxdiff.training.grid_objectives import Draw
 from jaxdiff.typing import Denoise, Grid, NoiseLevel, Sampler
 
 __all__ = [
@@ -32,12 +35,10 @@ __all__ = [
     "learn_grid",
     "mean_objective",
     "numbers_of",
-    "to_data",
-    "to_reference",
 ]
 
-_LEAST = 1e-4  # the share of the log SNR that no gap of the start falls below
-Draw = Callable[..., Array]
+_LEAST = 1e-4  # the share of the log SNR that no gap falls below when it is read
+_BEGIN = 0.03  # and from which it is learned: the gradient by a gap is of the size of its share
 
 
 class Learned(NamedTuple):
@@ -59,24 +60,25 @@ class Learned(NamedTuple):
 
 
 def gaps_of(grid: Grid) -> Array:
-    """The gaps, [M], of a grid with M noisy levels, so that `from_gaps` gives it back.
+    """The gaps, [K], of a grid, so that `from_gaps` gives it back.
 
     Args:
         grid: a grid on a schedule, not padded.
 
     Returns:
-        [M], logarithms of the shares of log SNR; those below 1e-4 are raised to it.
+        [K], logarithms of the shares of log SNR; those below 1e-4 are raised to it.
 
     Raises:
-        ValueError: a grid on no schedule, or with fewer than two noisy levels.
+        ValueError: a grid on no schedule, of fewer than two steps, or padded.
     """
     if grid.schedule is None:
         raise ValueError("grid must lie on a schedule to be learned, got levels alone")
-    noisy = int(np.sum(np.asarray(grid.levels.sigma) > 0))
-    if noisy < 2:
-        raise ValueError(f"grid must have at least two noisy levels to be learned, got {noisy}")
+    if grid.num_steps < 2:
+        raise ValueError(f"grid must have at least two steps to be learned, got {grid.num_steps}")
+    if np.sum(np.asarray(grid.levels.sigma) <= 0) > 1:
+        raise ValueError("grid must not be padded to be learned, got more than one clean level")
     low, high = _span(grid)
-    inner = grid.levels.log_snr[1:noisy]
+    inner = grid.levels.log_snr[1:-1]
     log_snr = jnp.concatenate([low[None], inner, high[None]])
     shares = jnp.maximum(jnp.diff(log_snr) / (high - low), _LEAST)
     return jnp.log(shares / jnp.sum(shares))
@@ -86,117 +88,27 @@ def from_gaps(gaps: Array, grid: Grid) -> Grid:
     """The grid with these gaps: first level and end as in `grid`, the levels between anew.
 
     Args:
-        gaps: [M], any numbers.
-        grid: a grid on a schedule, with M noisy levels.
+        gaps: [K], any numbers.
+        grid: a grid on a schedule, of K steps.
 
     Returns:
-        A Grid of as many steps.
+        A Grid of K steps.
     """
     low, high = _span(grid)
     shares = jnp.cumsum(jax.nn.softmax(gaps))[:-1]
     inner = grid.schedule(grid.schedule.time(low + (high - low) * shares))
-    count = gaps.shape[0]
-    levels = NoiseLevel(
-        *(jnp.concatenate([a[:1], b, a[count:]]) for a, b in zip(grid.levels, inner, strict=True))
-    )
+    ends = zip(grid.levels, inner, strict=True)
+    levels = NoiseLevel(*(jnp.concatenate([a[:1], b, a[-1:]]) for a, b in ends))
     return Grid(levels, grid.schedule, grid.prior_std)
 
 
 def _span(grid: Grid) -> tuple[Array, Array]:
-    """log SNR at the first level (from just inside, where alpha = 0), and at the cleanest."""
-    t = grid.levels.t[0]
+    """log SNR at the first level (from just inside, where alpha = 0), and at the last."""
+    t, end = grid.levels.t[0], grid.levels.t[-1]
     t = jnp.where(grid.levels.alpha[0] > 0, t, 0.999 * t)
-    last = jnp.asarray(cleanest_time(grid.schedule), t.dtype)
+    cleanest = jnp.asarray(cleanest_time(grid.schedule), t.dtype)
+    last = jnp.where(grid.levels.sigma[-1] > 0, end, cleanest)
     return grid.schedule(t).log_snr, grid.schedule(last).log_snr
-
-
-@arrays.pytree
-class ToReference:
-    """See `to_reference`."""
-
-    x_T: Array
-    x_0: Array
-
-    def __call__(self, key: Array, draw: Draw) -> Array:
-        """The mean squared error of one batch."""
-        i = jax.random.randint(key, (), 0, self.x_T.shape[0])
-        return jnp.mean(event_mean((draw(key, x_T=self.x_T[i]) - self.x_0[i]) ** 2))
-
-
-@arrays.pytree
-class ToData:
-    """See `to_data`."""
-
-    x: Array
-
-    def __call__(self, key: Array, draw: Draw) -> Array:
-        """The energy distance between a batch of samples and one of data."""
-        key_draw, key_pick = jax.random.split(key)
-        samples = draw(key_draw)
-        count = samples.shape[0]
-        data = self.x[jax.random.randint(key_pick, (count,), 0, self.x.shape[0])]
-        a, b = (v.reshape(count, -1) for v in (samples, data.astype(samples.dtype)))
-        apart = 1 - jnp.eye(count, dtype=a.dtype)
-        within = sum(jnp.sum(_distances(v, v) * apart) for v in (a, b)) / (count * (count - 1))
-        return 2 * jnp.mean(_distances(a, b)) - within
-
-
-def _distances(a: Array, b: Array) -> Array:
-    """Euclidean distances [N, M], differences first: no cancellation, small batches."""
-    return arrays.safe_sqrt(jnp.sum((a[:, None] - b[None]) ** 2, axis=-1))
-
-
-def to_reference(
-    key: Array,
-    denoise: Denoise,
-    grid: Grid,
-    shape: tuple[int, ...],
-    *,
-    sampler: Sampler | None = None,
-    batches: int = 16,
-) -> ToReference:
-    """The objective: to end where a many-step run from the same x_T ends.
-
-        mean over batch and pixels of (x_0 - x_0 of the reference)**2
-
-    For deterministic samplers.
-
-    Args:
-        key: for the x_T.
-        denoise: the model that the reference asks; its condition, if any, is that of a batch.
-        grid: the fine grid.
-        shape: (B, ...), the shape of a batch.
-        sampler: the reference; `dpmpp_2m()` if None.
-        batches: how many there are to draw from.
-
-    Returns:
-        An objective for `learn_grid`.
-    """
-    sampler = dpmpp_2m() if sampler is None else sampler
-    found = []
-    for i in range(batches):
-        keys = example_keys(jax.random.fold_in(key, i), shape[0])
-        x_T = draw_start(keys, grid, shape)
-        found.append((x_T, sample(keys, denoise, grid, shape, sampler=sampler, x_T=x_T)))
-    return ToReference(*(jnp.stack(part) for part in zip(*found, strict=True)))
-
-
-def to_data(x: Array) -> ToData:
-    """The objective: the energy distance between samples and data, over batches of equal size.
-
-        2 E|x - y| - E|x - x'| - E|y - y'|
-
-    For any sampler; what can be gained is more than a reference's end, and what can be lost, too.
-
-    Args:
-        x: [N, ...], the data, in the range of the samples.
-
-    Returns:
-        An objective for `learn_grid`.
-
-    Source: Szekely and Rizzo 2013, J. Stat. Plan. Inference 143:1249, eq. 2.
-    """
-    return ToData(jnp.asarray(x))
 
 
 def learn_grid(
@@ -232,16 +144,17 @@ def learn_grid(
         A Learned.
 
     Raises:
-        ValueError: a grid that cannot be learned, an unknown number, one outside its range,
-            iterations below 1.
+        ValueError: a grid that cannot be learned, an unknown number, one outside its range, a
+            range that is none, iterations below 1, lr not positive.
         FloatingPointError: the objective is not finite.
     """
     sampler = dpmpp_2m() if sampler is None else sampler
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, got {iterations}")
+    check_count("iterations", iterations)
+    check_range("lr", lr, 0, np.inf, "()")
     parts = {"sampler": sampler, "denoise": arrays.as_pytree(denoise)}
     ranges = dict(also or {})
-    raw = {"gaps": gaps_of(grid), "numbers": _to_raw(parts, ranges)}
+    begin = jnp.maximum(gaps_of(grid), jnp.log(_BEGIN))
+    raw = {"gaps": begin, "numbers": _to_raw(parts, ranges)}
     optimizer = optax.adam(optax.cosine_decay_schedule(lr, iterations))
 
     def built(raw: Any, parts: Any, grid: Grid) -> tuple[Grid, Any]:
@@ -317,6 +230,8 @@ def _to_raw(parts: Any, ranges: Mapping[str, tuple[float, float]]) -> dict[str, 
         if name not in named:
             known = [n for n, leaf in named.items() if jnp.ndim(leaf) == 0]
             raise ValueError(f"also must name numbers among {', '.join(known)}, got {name!r}")
+        if not -np.inf < low < high < np.inf:
+            raise ValueError(f"the range of {name} must be finite and rise, got ({low}, {high})")
         value = jnp.asarray(named[name], arrays.float_dtype())
         if value.ndim or not low <= value <= high:
             raise ValueError(f"{name} must be one number in [{low}, {high}], got {value}")

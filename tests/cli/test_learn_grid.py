@@ -84,6 +84,10 @@ def test_files_that_do_not_fit(run, learned, tmp_path, capsys):
     assert "learned on the schedule {'name': 'edm'}" in complaint([*command, str(bad)], capsys)
     assert "holds 3 steps" in complaint([*command, str(learned), "--steps", "4"], capsys)
     assert "none.json" in complaint([*command, str(tmp_path / "none.json")], capsys)
-    for text in ("{", "[]", '{"t": 1}', json.dumps({**file, "t": [0.5, 1.0]})):
+    wrong = [{"t": [0.5, 1.0]}, {"t": ["0.9", "0.5"]}, {"t": [True, 0.5]}, {"t": "987"}, {"t": []}]
+    wrong += [{"t": [10**400, 1]}, {"eta": 10**400}, {"guidance": "2"}, {"t": [1.0, float("nan")]}]
+    wrong += [{"t": [1.5, 0.5]}, {"sampler": 3}, {"more": 1}]
+    texts = ["{", "[]", '{"t": 1}', *(json.dumps({**file, **part}) for part in wrong)]
+    for text in texts:
         bad.write_text(text)
-        complaint([*command, str(bad)], capsys)
+        assert "bad.json" in complaint([*command, str(bad)], capsys), text

@@ -83,6 +83,17 @@ CASES = {
         lambda: draw(repaint(None, KNOWN, MASK, jump=8)),
         "jump must be at most 7.*got 8",
     ),
+    "jump beyond a stretch of restart": (
+        lambda: draw(restart(repaint(None, KNOWN, MASK, jump=4), low=0.1, high=1.0, steps=3)),
+        "jump must be at most 3.*got 4",
+    ),
+    "restart from where numbers have no path": (
+        lambda: draw(
+            restart(samplers.ddim(), low=0.3, high=200.0),
+            grids.from_levels(grids.uniform(schedules.rectified(), 6).levels),
+        ),
+        "restart's high.*5.*got 200",
+    ),
     "no jump": (lambda: repaint(None, KNOWN, MASK, jump=0), "jump.*>= 1.*got 0"),
     "sigmas that the schedule does not reach": (
         lambda: grids.karras(EDM, 8, t_first=100.0),
@@ -116,6 +127,10 @@ WHILE_TRACING = {  # what a sampler is told only when it meets x_T; XLA never se
     "known of another batch": (
         lambda: draw(replacement(None, np.ones((5, 3)), MASK)),
         r"known.*\[2, 3\].*got \[5, 3\]",
+    ),
+    "restart of a sampler with memory": (
+        lambda: draw(restart(samplers.unipc(), low=0.1, high=1.0)),
+        "restart.*without memory.*UniC",
     ),
     "repaint by a sampler with memory": (
         lambda: draw(repaint(samplers.dpmpp_2m(), KNOWN, MASK, jump=1, repeats=2)),

@@ -47,8 +47,8 @@ COMBINED = {  # what needs arguments of the data, and one sampler on top of anot
     "replacement": lambda: replacement(make_sampler("dpmpp_2m"), KNOWN, MASK),
     "repaint": lambda: repaint(None, KNOWN, MASK, jump=2, repeats=2),
     "unic-deis": lambda: make_sampler("unic", sampler=make_sampler("deis"), order=3),
-    "restart-dpmpp_2m_sde": lambda: make_sampler(
-        "restart", sampler=make_sampler("dpmpp_2m_sde"), low=2.0, high=6.0, repeats=1
+    "restart-dpm2_ancestral": lambda: make_sampler(
+        "restart", sampler=make_sampler("dpm2_ancestral"), low=2.0, high=6.0, repeats=1
     ),
 }
 ROWS = {

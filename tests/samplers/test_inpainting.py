@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdiff import exact, grids, schedules
-from jaxdiff.samplers import ddim, ddpm, dpmpp_2m, repaint, replacement, sample
+from jaxdiff.samplers import ddim, ddpm, dpmpp_2m, repaint, replacement, restart, sample, unipc
 from tests.samplers.linear import moments
 
 pytestmark = pytest.mark.usefixtures("strict", "x64")
@@ -27,25 +27,47 @@ def law(make, steps=20):
     return mean[1], cov[1, 1]
 
 
-def test_known_pixels_end_as_they_are_and_start_as_noise_of_them():
-    """To the bit at the end; at t the known part of the first state is alpha_t y + sigma_t x_T."""
-    grid = grids.uniform(schedules.linear_vp(), 5)
-    x_T = jax.random.normal(jax.random.key(0), (3, 2))
+def noise_of_known(sampler, grid, **more):
+    """Mean and deviation of (x_t - alpha_t y) / sigma_t at every call of the model."""
     seen = []
 
     def denoise(x, level):
-        seen.append((x, level))
+        z = (x[:, 0] - level.alpha * Y) / level.sigma
+        jax.debug.callback(lambda *v: seen.append(v), jnp.mean(z), jnp.std(z))
         return pair().denoise(x, level)
 
-    with jax.disable_jit():
-        x = sample(
-            jax.random.key(1), denoise, grid, (3, 2),
-            sampler=replacement(ddim(), KNOWN, MASK), x_T=x_T,
-        )  # fmt: skip
+    x = sample(jax.random.key(1), denoise, grid, (4000, 2), sampler=sampler, **more)
     np.testing.assert_array_equal(x[:, 0], Y)
-    first, level = seen[0]
-    np.testing.assert_allclose(first[:, 0], level.alpha * Y + level.sigma * x_T[:, 0], rtol=1e-12)
-    np.testing.assert_array_equal(first[:, 1], x_T[:, 1])
+    jax.effects_barrier()
+    return np.asarray(seen)
+
+
+@pytest.mark.parametrize("inner", [ddim(), unipc()], ids=["ddim", "unipc"])
+@pytest.mark.parametrize("schedule", [schedules.linear_vp(), schedules.edm(0.01, 50.0)])
+def test_model_sees_known_pixels_at_their_noise(schedule, inner):
+    """Standard Gaussian at every call, to 5 standard errors of 4000 draws; at the end, y itself.
+
+    Also where x_T is no noise, and for a solver that corrects what it is given.
+    """
+    grid = grids.karras(schedule, 5)
+    found = noise_of_known(replacement(inner, KNOWN, MASK), grid)
+    signal = jnp.full((4000, 2), 7.0)
+    found = np.concatenate(
+        [found, noise_of_known(replacement(inner, KNOWN, MASK), grid, x_T=signal)]
+    )
+    assert len(found) == 10
+    np.testing.assert_allclose(found[:, 0], 0, atol=5 / np.sqrt(4000))
+    np.testing.assert_allclose(found[:, 1], 1, atol=5 / np.sqrt(8000))
+
+
+def test_restart_around_inpainting_keeps_the_known_pixels():
+    """The same within each pass of a stretch, which begins at a level of its own."""
+    inner = replacement(ddim(), KNOWN, MASK)
+    sampler = restart(inner, low=0.3, high=1.0, steps=2, repeats=2)
+    found = noise_of_known(sampler, grids.uniform(schedules.linear_vp(), 6))
+    assert len(found) == 6 + 2 * 2
+    np.testing.assert_allclose(found[:, 0], 0, atol=5 / np.sqrt(4000))
+    np.testing.assert_allclose(found[:, 1], 1, atol=5 / np.sqrt(8000))
 
 
 def test_bias_of_replacement_and_what_repaint_mends():

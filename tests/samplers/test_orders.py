@@ -156,3 +156,13 @@ def test_warm_down_is_first_order_at_last():
     last = sample(None, gaussian, tail, shape, sampler=samplers.ddim(), x_T=two[-2],
                   noise=jnp.zeros((1, 1, *shape)))  # fmt: skip
     np.testing.assert_allclose(two[-1], last, rtol=1e-12)
+
+
+def test_unipc_has_a_gradient_where_log_snr_is_zero():
+    """Half-way on the rectified path, where alpha = sigma: central differences, to 1e-8."""
+    grid = grids.uniform(schedules.rectified(), 4, t_first=0.5)
+    f = lambda x: jnp.sum(sample(None, gaussian, grid, (2, 1), sampler=samplers.unipc(), x_T=x))  # noqa: E731
+    x = jnp.array([[0.3], [-1.2]])
+    slope = jax.grad(f)(x)
+    truth = [(f(x + h) - f(x - h)) / 2e-5 for h in 1e-5 * jnp.eye(2)[:, :, None]]
+    np.testing.assert_allclose(slope[:, 0], truth, rtol=1e-8)

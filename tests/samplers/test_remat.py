@@ -59,3 +59,14 @@ def test_memory_grows_as_the_root():
     plain, kept = ((need(256, remat) / need(16, remat)) for remat in (False, True))
     assert plain > 10
     assert kept < 6
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_callback_tells_of_real_steps_alone(remat, key):
+    """Once each, in order, on a padded grid; remat's filling is not told of."""
+    told = []
+    grid = grids.pad(grid_of(steps=5), 7)
+    callback = lambda k, x: told.append((int(k), x.shape))  # noqa: E731
+    sample(key, model(), grid, SHAPE, callback=callback, remat=remat).block_until_ready()
+    jax.effects_barrier()
+    assert told == [(k, SHAPE) for k in range(5)]

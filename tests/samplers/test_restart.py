@@ -1,5 +1,6 @@
 """Restart on a Gaussian, where each pass is known in closed form."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -86,3 +87,22 @@ def test_several_stretches_nest():
     )  # fmt: skip
     plain = of(heun())
     np.testing.assert_allclose(of(both) / plain, of(inner) * of(outer) / plain**2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("count", [8, 9, 11, 13])
+def test_a_levels_own_noise_is_that_level(count):
+    """low = sigma / alpha of level i, in float32 as a user reads it: passes begin there."""
+    with jax.enable_x64(False):
+        grid = grids.uniform_log_snr(schedules.linear_vp(), count)
+        for i in (2, count // 2, count - 1):
+            low = float(grid.levels.sigma[i] / grid.levels.alpha[i])
+            sampler = restart(ddim(), low=low, high=2 * low, steps=1, repeats=1)
+            noise = jnp.ones((count, sampler.noises, 1, 1))
+            found, plain = (
+                sample(
+                    None, gaussian, grid, (1, 1), sampler=s, x_T=jnp.ones((1, 1)), noise=n,
+                    keep_path=True,
+                )
+                for s, n in ((sampler, noise), (ddim(), noise[:, :1]))
+            )  # fmt: skip
+            assert int(np.argmax(np.abs(found - plain)[:, 0, 0] > 1e-3)) == i

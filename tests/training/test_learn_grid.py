@@ -21,6 +21,9 @@ def test_gaps_give_the_grid_back(name, x64):
     schedule = SCHEDULES[name]
     for grid in (grids.uniform(schedule, 6), grids.uniform_log_snr(schedule, 5, end=None)):
         back = from_gaps(gaps_of(grid), grid)
+        np.testing.assert_array_equal(
+            back.levels.t[:: grid.num_steps], grid.levels.t[:: grid.num_steps]
+        )
         # a last gap of 0 is raised to 1e-4 of the range, which shifts the others by as much
         np.testing.assert_allclose(back.levels.sigma, grid.levels.sigma, rtol=2e-2)
         assert back.num_steps == grid.num_steps
@@ -109,7 +112,30 @@ CASES = {
         lambda: learn(grids.from_levels(GRID.levels)),
         "grid must lie on a schedule",
     ),
-    "one step": (lambda: learn(grids.uniform(schedules.linear_vp(), 1)), "two noisy levels.*got 1"),
+    "one step": (lambda: learn(grids.uniform(schedules.linear_vp(), 1)), "two steps.*got 1"),
+    "padded": (lambda: learn(grids.pad(GRID, 5)), "must not be padded"),
+    "one example": (
+        lambda: learn_grid(
+            jax.random.key(0), MODEL, GRID, (1, 1), to_data(jnp.ones((3, 1))), iterations=1
+        ),
+        r"B >= 2.*got \[1, 1\]",
+    ),
+    "data of another shape": (
+        lambda: learn_grid(
+            jax.random.key(0), MODEL, GRID, (4, 1), to_data(jnp.ones((3, 2))), iterations=1
+        ),
+        r"examples \[2\].*got \[4, 1\]",
+    ),
+    "data in bytes": (lambda: to_data(np.ones((3, 2), np.uint8)), "x must be float.*uint8"),
+    "no range": (
+        lambda: learn(sampler=ddim(0.5), also={"sampler.eta": (0.5, 0.5)}),
+        r"range of sampler\.eta must be finite and rise",
+    ),
+    "negative rate": (lambda: learn(lr=-1.0), "lr.*got -1"),
+    "no batches": (
+        lambda: to_reference(jax.random.key(0), MODEL, GRID, (2, 1), batches=0),
+        "batches.*got 0",
+    ),
     "no iterations": (lambda: learn(iterations=0), "iterations.*got 0"),
     "unknown number": (
         lambda: learn(sampler=ddim(), also={"sampler.etta": (0, 1)}),
