@@ -63,7 +63,7 @@ def test_model_sees_known_pixels_at_their_noise(schedule, inner):
 def test_restart_around_inpainting_keeps_the_known_pixels():
     """The same within each pass of a stretch, which begins at a level of its own."""
     inner = replacement(ddim(), KNOWN, MASK)
-    sampler = restart(inner, low=0.3, high=1.0, steps=2, repeats=2)
+    sampler = restart(inner, low=1.0, high=3.0, steps=2, repeats=2)
     found = noise_of_known(sampler, grids.uniform(schedules.linear_vp(), 6))
     assert len(found) == 6 + 2 * 2
     np.testing.assert_allclose(found[:, 0], 0, atol=5 / np.sqrt(4000))
