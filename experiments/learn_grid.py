@@ -31,7 +31,6 @@ from jaxdiff.cli.sample import spread_labels
 from jaxdiff.config import build
 from jaxdiff.config.grid_file import GridFile, write_grid
 from jaxdiff.samplers import dpmpp_2m, sample
-from jaxdiff.training.learn_grid import mean_objective
 from jaxdiff.typing import Grid
 
 __all__ = ["main"]
@@ -65,7 +64,7 @@ def main(
     keys = jax.random.split(jax.random.key(0), 4)
     objective, fresh = (training.to_reference(k, model, fine, shape) for k in keys[:2])
     judge = _Judge(config, weights, n, seeds)
-    away = lambda grid: mean_objective(  # noqa: E731
+    away = lambda grid: training.mean_objective(  # noqa: E731
         keys[2], model, grid, shape, fresh, sampler=dpmpp_2m()
     )
     table = Table("steps", "grid", "squared distance", "Frechet", title="dpmpp_2m on fresh noise")

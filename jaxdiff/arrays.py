@@ -166,9 +166,9 @@ def expand_to(coef: Any, x: Array) -> Array:
 
 
 def safe_sqrt(x: Array) -> Array:
-    """sqrt(x) where x > 0, else 0, with gradient 0 there instead of infinity."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+    """sqrt(x) where x > 0, else 0, with gradient 0 there instead of infinity; NaN stays NaN."""
+    nothing = x <= 0
+    return jnp.where(nothing, 0, jnp.sqrt(jnp.where(nothing, 1, x)))
 
 
 def safe_divide(a: Any, b: Array) -> Array:

@@ -61,6 +61,7 @@ def test_safe_square_root_and_quotient_have_finite_gradients():
         assert f(jnp.asarray(0.0)) == 0
         assert jax.grad(f)(0.0) == 0
     np.testing.assert_allclose(jax.grad(arrays.safe_sqrt)(4.0), 0.25)
+    assert np.isnan(arrays.safe_sqrt(jnp.asarray(np.nan)))  # a fault must not pass for nothing
 
 
 def test_expand_to_never_narrows():

@@ -1,6 +1,7 @@
 """`jaxdiff learn-grid`: where a few steps of a sampler should be, for the model in a run."""
 
 import dataclasses
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,13 +13,14 @@ from rich.console import Console
 
 from jaxdiff import config as configs
 from jaxdiff import training
+from jaxdiff.arrays import check_range
 from jaxdiff.cli import guiding, runs
 from jaxdiff.cli.sample import spread_labels
 from jaxdiff.config import ClassifierConfig, build
 from jaxdiff.config.fields import GridName, SamplerName
 from jaxdiff.config.grid_file import GridFile, write_grid
-from jaxdiff.samplers import dpmpp_2m
-from jaxdiff.training.learn_grid import Learned, mean_objective
+from jaxdiff.samplers import base, dpmpp_2m
+from jaxdiff.training import Learned, interrupt, rundir
 from jaxdiff.training.progress import Bar
 from jaxdiff.typing import Denoise, Grid
 
@@ -34,7 +36,8 @@ class LearnGrid:
     Writes a small file for `jaxdiff sample RUN --grid FILE`. The levels are moved by gradient
     through the whole sampler, until its few steps end where many steps end from the same noise
     (--against reference), or until its samples are near to the training data in energy distance
-    (--against data); then eta and the scale of guidance can be learned as well.
+    (--against data); then eta and the scale of guidance can be learned as well. Ctrl-C and SIGTERM
+    write what is learned so far.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -80,27 +83,43 @@ def main(arguments: Sequence[str]) -> int:
     if "eta" in args.learn and args.eta is None:
         options["eta"] = 0.5
     sampler = build.build_sampler(args.sampler, **options)
+    if args.against == "reference" and sampler.noises and getattr(sampler, "eta", 1.0) != 0:
+        raise ValueError(
+            f"--against reference is for deterministic samplers, {args.sampler} draws noise;"
+            " take --against data"
+        )
     begin = build.build_grid(run.config, args.grid or run.config.sampling.grid, args.steps)
     guide = guiding.guide(guiding.GuidanceFlags(guidance=args.guidance), run)
     weights = run.restore().ema
     denoise = build.build_denoise(run.config, weights, _labels(run.config, args.batch), guide)
     shape = (args.batch, *run.config.data.shape)
+    base.check(denoise, begin, shape, sampler)
+    numbers = _numbers(args, sampler, denoise)
     console = Console(stderr=True)
     with console.status("the reference" if args.against == "reference" else "the data"):
         objective, fresh = (_objective(args, run, denoise, shape, part) for part in range(2))
     key = jax.random.fold_in(jax.random.key(args.seed), 2)
-    with Bar(0, args.iterations, console=console) as bar:
+    with interrupt.catch() as caught, Bar(0, args.iterations, console=console) as bar:
+
+        def on_step(i: int, loss: float) -> bool:
+            bar.update(i + 1, args.iterations, loss)
+            return caught.signal is not None
+
         learned = training.learn_grid(
             key, denoise, begin, shape, objective,
-            sampler=sampler, also=_numbers(args, sampler, denoise), iterations=args.iterations,
-            lr=args.lr, on_step=lambda i, loss: bar.update(i + 1, args.iterations, loss),
+            sampler=sampler, also=numbers, iterations=args.iterations,
+            lr=args.lr, on_step=on_step,
         )  # fmt: skip
+    write_grid(args.out, _file(args, run, learned))
+    if caught.signal is not None:
+        name, count = signal.Signals(caught.signal).name, len(learned.losses)
+        console.print(f"{name}: {args.out} holds what {count} iterations learned", highlight=False)
+        return 130 if caught.signal == signal.SIGINT else 0
     key = jax.random.fold_in(jax.random.key(args.seed), 3)
-    before = mean_objective(key, denoise, begin, shape, fresh, sampler=sampler)
-    after = mean_objective(
+    before = training.mean_objective(key, denoise, begin, shape, fresh, sampler=sampler)
+    after = training.mean_objective(
         key, learned.denoise, learned.grid, shape, fresh, sampler=learned.sampler
     )
-    write_grid(args.out, _file(args, run, learned))
     found = ", ".join(f"{_short(name)} {float(v):.3f}" for name, v in learned.numbers.items())
     what = "squared distance to the reference" if args.against == "reference" else "distance"
     console.print(
@@ -125,6 +144,13 @@ def _check(args: LearnGrid) -> None:
         raise ValueError(f"--out must end in .json, got {args.out}")
     if not args.out.absolute().parent.is_dir():
         raise FileNotFoundError(f"there is no directory {args.out.parent} to write the grid in")
+    rundir.check_writable(args.out.absolute().parent)
+    if args.out.is_dir():
+        raise IsADirectoryError(f"--out must be a file, {args.out} is a directory")
+    if not 0 <= args.seed < 2**63:
+        raise ValueError(f"--seed must lie in 0 <= seed < 2**63, got {args.seed}")
+    for name in args.learn:
+        check_range(f"--{name} to learn from", getattr(args, name) or 0.0, *_FREE[name])
     if args.learn and args.against == "reference":
         raise ValueError("--learn needs --against data: a reference fixes eta and guidance")
     if "guidance" in args.learn and args.guidance is None:

@@ -23,7 +23,7 @@ class Mask:
     keep: Array
 
     def __call__(self, x: Array) -> Array:
-        """x where it is seen, 0 elsewhere."""
+        """x where it is seen, 0 elsewhere, whatever stands there."""
         keep = self.keep if self.keep.ndim == x.ndim else self.keep[None]
         sizes = zip(keep.shape, x.shape, strict=False)
         if keep.ndim != x.ndim or any(k not in (1, n) for k, n in sizes):
@@ -31,7 +31,7 @@ class Mask:
                 f"mask must be {list(x.shape[1:])}, one example, with 1 for an axis that shares,"
                 f" got {list(self.keep.shape)}"
             )
-        return keep.astype(x.dtype) * x
+        return jnp.where(jnp.broadcast_to(keep, x.shape), x, 0)
 
 
 @arrays.pytree
@@ -93,6 +93,8 @@ class Matrix:
 def mask(keep: Any) -> Mask:
     """Inpainting: y is x_0 where `keep` is 1, and 0 where it is 0.
 
+    A whole image may be given as y: what it holds where `keep` is 0 does not count.
+
     Args:
         keep: of 0 and 1 or bool, 1 where data are seen: the shape of one example, such as
             [H, W, C] or [H, W, 1], or [B, ...] with a mask for each.
@@ -107,7 +109,7 @@ def mask(keep: Any) -> Mask:
             raise ValueError(f"mask must hold 0 and 1 alone, 1 where seen, got {wrong.flat[0]}")
         if not numbers.any():
             raise ValueError("mask must see something, got 0 everywhere; 1 stands for seen")
-    return Mask(jnp.asarray(keep))
+    return Mask(jnp.asarray(keep).astype(bool))
 
 
 def downsample(factor: int) -> Downsample:

@@ -29,6 +29,7 @@ from jax import Array
 from jaxdiff import arrays
 from jaxdiff.arrays import check_range, event_sum, expand_to, safe_divide, safe_sqrt
 from jaxdiff.denoiser import add_score
+from jaxdiff.guidance.measurement import Mask
 from jaxdiff.guidance.scale import Scale, as_scale, scale_at
 from jaxdiff.typing import Denoise, Denoised, NoiseLevel
 
@@ -319,8 +320,14 @@ def _solve(covariance: Callable, std: Any, iterations: int) -> Solve:
 
 def _posterior(denoise, y, operator, weigh, scale) -> Posterior:
     functions = arrays.as_pytree(denoise), arrays.as_pytree(operator)
-    if jnp.ndim(y) < 2:
-        raise ValueError(f"y must be [B, ...], got shape {list(jnp.shape(y))}")
-    if not np.issubdtype(jnp.result_type(y), np.floating):
-        raise ValueError(f"y must be float, scaled like the data, got {jnp.result_type(y)}")
+    y = jnp.asarray(y)
+    if y.ndim < 2:
+        raise ValueError(f"y must be [B, ...], got shape {list(y.shape)}")
+    if not jnp.issubdtype(y.dtype, jnp.floating):
+        raise ValueError(f"y must be float, scaled like the data, got {y.dtype}")
+    if isinstance(operator, Mask):  # idempotent: an image is measured, a measurement stays
+        y = operator(y)
+    numbers = arrays.concrete(y)
+    if numbers is not None and not np.isfinite(numbers.astype(np.float64)).all():
+        raise ValueError("y must be finite where it is measured, got NaN or infinity")
     return Posterior(functions[0], y, functions[1], weigh, as_scale(scale))

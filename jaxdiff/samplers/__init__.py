@@ -18,7 +18,7 @@ from jaxdiff.samplers.dpm_solver import (
 )
 from jaxdiff.samplers.edm import dpm2, dpm2_ancestral, euler, euler_ancestral, heun
 from jaxdiff.samplers.inpainting import repaint, replacement
-from jaxdiff.samplers.langevin import langevin, predictor_corrector
+from jaxdiff.samplers.langevin import Corrector, langevin, predictor_corrector
 from jaxdiff.samplers.latents import circular, ddim_encode, heun_encode, slerp
 from jaxdiff.samplers.registry import SAMPLERS, make_sampler
 from jaxdiff.samplers.restart import restart
@@ -26,6 +26,7 @@ from jaxdiff.samplers.unipc import unic, unipc
 
 __all__ = [
     "SAMPLERS",
+    "Corrector",
     "circular",
     "ddim",
     "ddim_encode",

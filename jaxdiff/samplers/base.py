@@ -25,7 +25,7 @@ from jaxdiff.samplers.ancestral import ddim
 from jaxdiff.samplers.steps import check_sampler
 from jaxdiff.typing import Denoise, Denoised, Grid, NoiseLevel, Sampler
 
-__all__ = ["draw_noise", "draw_start", "example_keys", "sample"]
+__all__ = ["check", "draw_noise", "draw_start", "example_keys", "sample"]
 
 _DEFAULT = ddim()
 
@@ -71,7 +71,7 @@ def sample(
         TypeError: a grid, sampler or denoise that is none.
     """
     x_T = None if x_T is None else jnp.asarray(x_T)
-    shape = _check(denoise, grid, shape, sampler, x_T, noise)
+    shape = check(denoise, grid, shape, sampler, x_T, noise)
     dtype = arrays.float_dtype() if x_T is None else x_T.dtype
     keys = None
     if x_T is None or (noise is None and sampler.noises):
@@ -125,7 +125,7 @@ def _walk_again(body: Callable, start: Any, inputs: tuple) -> tuple[Any, Any]:
     def stretches(a: Array, filler: Any = None) -> Array:
         last = a[-1:] if filler is None else jnp.full_like(a[-1:], filler)
         a = jnp.concatenate([a, jnp.repeat(last, extra, axis=0)])
-        return a.reshape(-1, length, *a.shape[1:])
+        return a.reshape((count + extra) // length, length, *a.shape[1:])
 
     def levels(level: NoiseLevel) -> NoiseLevel:
         # steps beyond the last stand at a clean end, where nothing moves
@@ -259,8 +259,8 @@ def _checked_shape(shape: Any) -> tuple[int, ...]:
     return sizes
 
 
-def _check(denoise, grid, shape, sampler, x_T, noise) -> tuple[int, ...]:
-    """Raises what can be said before any compile; returns the shape as a tuple."""
+def check(denoise, grid, shape, sampler, x_T=None, noise=None) -> tuple[int, ...]:
+    """Raises what `sample` raises of these arguments before any compile; the shape as a tuple."""
     if not isinstance(grid, Grid):
         raise TypeError(f"grid must be a Grid such as grids.uniform gives, got {grid!r}")
     if grid.levels.t.ndim != 1 or grid.num_steps < 1:

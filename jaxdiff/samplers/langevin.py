@@ -16,7 +16,7 @@ from jax import Array
 from jaxdiff import arrays
 from jaxdiff.arrays import check_range, event_sum, expand_to, safe_divide, safe_sqrt
 from jaxdiff.samplers.ancestral import ddpm
-from jaxdiff.samplers.steps import check_count, check_sampler
+from jaxdiff.samplers.steps import check_count, check_pytree, check_sampler
 from jaxdiff.typing import Denoise, Grid, NoiseLevel, Sampler
 
 __all__ = ["Corrector", "langevin", "predictor_corrector"]
@@ -140,6 +140,7 @@ def predictor_corrector(
     predictor = ddpm() if predictor is None else predictor
     corrector = langevin() if corrector is None else corrector
     check_sampler(predictor)
-    if not hasattr(corrector, "correct"):
+    if not (hasattr(corrector, "correct") and hasattr(corrector, "noises")):
         raise TypeError(f"corrector must be a Corrector such as langevin(), got {corrector!r}")
+    check_pytree("corrector", corrector)
     return PredictorCorrector(predictor, corrector)

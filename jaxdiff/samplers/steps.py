@@ -14,6 +14,7 @@ __all__ = [
     "LogStep",
     "audible",
     "check_count",
+    "check_pytree",
     "check_sampler",
     "log_step",
     "refuse_zero_snr",
@@ -80,10 +81,15 @@ def check_sampler(sampler: Any) -> None:
     """Raises TypeError unless `sampler` has a sampler's methods and passes through jit."""
     if not all(hasattr(sampler, name) for name in ("init", "step", "noises")):
         raise TypeError(f"sampler must be a Sampler such as ddim(), got {sampler!r}")
-    if not arrays.is_pytree(sampler):
+    check_pytree("sampler", sampler)
+
+
+def check_pytree(name: str, value: Any) -> None:
+    """Raises TypeError unless JAX looks inside `value`."""
+    if not arrays.is_pytree(value):
         raise TypeError(
-            "sampler must be a pytree, so that it passes through jit: decorate"
-            f" {type(sampler).__name__} with jaxdiff.arrays.pytree"
+            f"{name} must be a pytree, so that it passes through jit: decorate"
+            f" {type(value).__name__} with jaxdiff.arrays.pytree"
         )
 
 

@@ -3,7 +3,7 @@
 from jaxdiff.training import checkpoint, ema, optim, rundir
 from jaxdiff.training.checkpoint import Checkpoints, latest_step, restore
 from jaxdiff.training.grid_objectives import to_data, to_reference
-from jaxdiff.training.learn_grid import Learned, learn_grid, numbers_of
+from jaxdiff.training.learn_grid import Learned, learn_grid, mean_objective, numbers_of
 from jaxdiff.training.loop import Fit, check, fit
 from jaxdiff.training.objective import (
     classification_loss,
@@ -31,6 +31,7 @@ __all__ = [
     "latest_step",
     "learn_grid",
     "make_train_step",
+    "mean_objective",
     "numbers_of",
     "optim",
     "restore",

@@ -23,6 +23,7 @@ from jax import Array
 from jaxdiff import arrays
 from jaxdiff.arrays import check_range
 from jaxdiff.samplers import dpmpp_2m, sample
+from jaxdiff.samplers.base import check
 from jaxdiff.samplers.steps import check_count
 from jaxdiff.schedules import cleanest_time
 from jaxdiff.training.grid_objectives import Draw
@@ -49,7 +50,7 @@ class Learned(NamedTuple):
         sampler: the sampler, with its learned numbers in it.
         denoise: the model, likewise.
         numbers: the learned numbers by name.
-        losses: [iterations], the objective on the way.
+        losses: [iterations made], the objective on the way.
     """
 
     grid: Grid
@@ -122,7 +123,7 @@ def learn_grid(
     also: Mapping[str, tuple[float, float]] | None = None,
     iterations: int = 300,
     lr: float = 0.03,
-    on_step: Callable[[int, float], None] | None = None,
+    on_step: Callable[[int, float], bool | None] | None = None,
 ) -> Learned:
     """Learns where the steps of a sampler should be, by Adam through the sampler itself.
 
@@ -138,17 +139,18 @@ def learn_grid(
             their range: {"sampler.eta": (0, 1), "denoise.scale": (0, 5)}.
         iterations: how many gradients.
         lr: Adam's peak learning rate; it falls to 0 on a cosine.
-        on_step: called with (iteration, loss) after each.
+        on_step: called with (iteration, loss) after each; if it returns true, learning ends there.
 
     Returns:
         A Learned.
 
     Raises:
         ValueError: a grid that cannot be learned, an unknown number, one outside its range, a
-            range that is none, iterations below 1, lr not positive.
+            range that is none, iterations below 1, lr not positive, what `sample` refuses.
         FloatingPointError: the objective is not finite.
     """
     sampler = dpmpp_2m() if sampler is None else sampler
+    check(denoise, grid, shape, sampler)
     check_count("iterations", iterations)
     check_range("lr", lr, 0, np.inf, "()")
     parts = {"sampler": sampler, "denoise": arrays.as_pytree(denoise)}
@@ -179,8 +181,8 @@ def learn_grid(
         losses.append(float(value))
         if not np.isfinite(losses[-1]):
             raise FloatingPointError(f"the objective is {losses[-1]} at iteration {i}")
-        if on_step is not None:
-            on_step(i, losses[-1])
+        if on_step is not None and on_step(i, losses[-1]):
+            break
     learned, parts = built(raw, parts, grid)
     numbers = _from_raw(raw["numbers"], ranges)
     return Learned(learned, parts["sampler"], parts["denoise"], numbers, np.asarray(losses))

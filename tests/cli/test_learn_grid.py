@@ -1,6 +1,9 @@
 """Learning a grid from the command line, and sampling with it."""
 
 import json
+import os
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -59,6 +62,16 @@ MISTAKES = {
         ["--steps", "3", "--against", "data", "--learn", "eta", "--sampler", "dpmpp_2m"],
         "dpmpp_2m takes",
     ),
+    "noise against a reference": (
+        ["--steps", "3", "--sampler", "ddpm"],
+        "--against reference is for deterministic samplers, ddpm draws noise",
+    ),
+    "what sample refuses": (["--steps", "3", "--sampler", "heun"], "cannot begin at alpha = 0"),
+    "seed": (["--steps", "3", "--seed", str(2**70)], "--seed must lie in"),
+    "eta out of range": (
+        ["--steps", "3", "--against", "data", "--learn", "eta", "--eta", "2", "--sampler", "ddim"],
+        "--eta to learn from must lie in [0, 1], got 2",
+    ),
     "guidance of none": (
         ["--steps", "3", "--against", "data", "--learn", "guidance"],
         "--learn guidance needs --guidance",
@@ -91,3 +104,17 @@ def test_files_that_do_not_fit(run, learned, tmp_path, capsys):
     for text in texts:
         bad.write_text(text)
         assert "bad.json" in complaint([*command, str(bad)], capsys), text
+
+
+def test_ctrl_c_writes_what_is_learned(run, tmp_path, capsys):
+    """The first signal ends the loop after its iteration; the file is whole, the status 130."""
+    path = tmp_path / "grid.json"
+    options = ["--steps", "3", "--batch", "8", "--batches", "1", "--iterations", "100000"]
+    timer = threading.Timer(8, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        assert main(["learn-grid", str(run), "--out", str(path), *options]) == 130
+    finally:
+        timer.cancel()
+    assert "SIGINT" in capsys.readouterr().err
+    assert len(json.loads(path.read_text())["t"]) == 3

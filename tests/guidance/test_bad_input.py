@@ -132,6 +132,7 @@ CASES = {
         r"y must be \[2, 2\].*got \[2, 3\]",
     ),
     "y of one example": (lambda: given(plain, jnp.zeros(3)), r"y must be \[B, ...\].*\[3\]"),
+    "y with NaN": (lambda: given(plain, SEEN + jnp.nan), "y must be finite where it is measured"),
     "integer y": (lambda: given(plain, np.zeros((2, 3), np.uint8)), "y must be float.*got uint8"),
     "negative std": (lambda: given(plain, std=-0.1), "std.*got -0.1"),
     "dps of an exact measurement": (

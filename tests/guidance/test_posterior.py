@@ -15,6 +15,7 @@ from jaxdiff.exact import gaussian
 from jaxdiff.guidance import measurement
 from jaxdiff.typing import Denoised, NoiseLevel
 from tests.dense import conditional
+from tests.guidance import mixture
 
 pytestmark = pytest.mark.usefixtures("x64", "strict")
 
@@ -235,3 +236,18 @@ def test_guidance_of_both_kinds_stacks():
         x[0], float(level.alpha), float(level.sigma), mean=MEAN, cov=COV, std=STD
     )
     np.testing.assert_allclose(ask(outer, x, level).x0[0], wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", [guidance.mmps, guidance.dps_normalised])
+def test_an_image_given_as_y_counts_where_it_is_seen_alone(method):
+    """Whatever stands at unseen pixels, NaN included, is not part of the measurement."""
+    keep, level = jnp.array([1, 0]), schedules.linear_vp()(jnp.asarray(0.3))
+    more = {"zeta": 0.5} if method is guidance.dps_normalised else {"std": 0.1}
+    found = [
+        method(mixture.whole().denoise, jnp.array([[0.4, unseen]]), measurement.mask(keep), **more)(
+            jnp.ones((1, 2)), level
+        ).x0
+        for unseen in (0.0, 7.0, jnp.nan)
+    ]
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])

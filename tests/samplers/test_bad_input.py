@@ -152,6 +152,12 @@ WRONG_KINDS = {
         lambda: samplers.predictor_corrector(samplers.ddpm(), samplers.ddpm()),
         "corrector must be a Corrector such as langevin",
     ),
+    "a corrector that is no pytree": (
+        lambda: samplers.predictor_corrector(
+            samplers.ddpm(), type("Own", (), {"noises": 1, "correct": lambda *a: a[1]})()
+        ),
+        "corrector must be a pytree.*Own",
+    ),
     "a factory for a sampler": (lambda: unic(samplers.dpmpp_2m), "Sampler.*function dpmpp_2m"),
     "inpainting by a grid": (lambda: replacement(GRID, KNOWN, MASK), "sampler must be a Sampler"),
 }

@@ -36,7 +36,7 @@ HYPERPARAMETERS = {
     "dpm_solver": [{"order": 2}, {"order": 3}],
     "dpmpp_2m": [{"form": "midpoint"}, {"form": "heun"}],
     "dpmpp_3m": [{"form": "corrected"}, {"form": "ported", "warm_down": True}],
-    "restart": [{"low": 2.0, "high": 6.0, "steps": 2, "repeats": 2}],
+    "restart": [{"low": 1.5, "high": 3.0, "steps": 2, "repeats": 2}],
     "predictor_corrector": [{}, {"corrector": langevin(0.1, 2)}],
     "unipc": [{"order": 2, "variant": "bh1"}, {"order": 3, "variant": "bh2"}],
     "deis": [{"order": 3, "clock": "t"}, {"order": 3, "clock": "log_rho"}],
@@ -48,7 +48,7 @@ COMBINED = {  # what needs arguments of the data, and one sampler on top of anot
     "repaint": lambda: repaint(None, KNOWN, MASK, jump=2, repeats=2),
     "unic-deis": lambda: make_sampler("unic", sampler=make_sampler("deis"), order=3),
     "restart-dpm2_ancestral": lambda: make_sampler(
-        "restart", sampler=make_sampler("dpm2_ancestral"), low=2.0, high=6.0, repeats=1
+        "restart", sampler=make_sampler("dpm2_ancestral"), low=1.5, high=3.0, repeats=1
     ),
 }
 ROWS = {
@@ -60,7 +60,7 @@ ROWS = {
 } | COMBINED
 # One of each kind by default, all of them with `-m slow`: each row is a dozen compiles.
 QUICK = {"ddpm", "ddim-0.5", "ddim-1.0", "dpm_solver-2", "dpmpp_2m-midpoint", "dpmpp_2m_sde"}
-QUICK |= {"unipc-2-bh1", "deis-3-t", "heun", "heun-4.0-0.05-50.0-1.003", "restart-2.0-6.0-2-2"}
+QUICK |= {"unipc-2-bh1", "deis-3-t", "heun", "heun-4.0-0.05-50.0-1.003", "restart-1.5-3.0-2-2"}
 QUICK |= {"repaint"}
 each_row = pytest.mark.parametrize(
     "row",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdiff import grids, schedules
-from jaxdiff.samplers import ddpm, dpmpp_2m, sample
+from jaxdiff.samplers import ddpm, dpmpp_2m, draw_noise, sample
 from tests.samplers.test_battery import grid_of, model
 
 SHAPE = (4, 3)
@@ -70,3 +70,14 @@ def test_callback_tells_of_real_steps_alone(remat, key):
     sample(key, model(), grid, SHAPE, callback=callback, remat=remat).block_until_ready()
     jax.effects_barrier()
     assert told == [(k, SHAPE) for k in range(5)]
+
+
+def test_no_noise_given_to_a_sampler_that_takes_none(key):
+    """What draw_noise says of a deterministic sampler, [K, 0, ...], is noise like any other."""
+    grid, sampler = grid_of(steps=5), dpmpp_2m()
+    noise = draw_noise(key, grid, sampler, SHAPE)
+    found, truth = (
+        sample(key, model(), grid, SHAPE, sampler=sampler, noise=noise, remat=remat)
+        for remat in (True, False)
+    )
+    np.testing.assert_allclose(found, truth, atol=1e-6)

@@ -136,6 +136,10 @@ CASES = {
         lambda: to_reference(jax.random.key(0), MODEL, GRID, (2, 1), batches=0),
         "batches.*got 0",
     ),
+    "what sample refuses": (
+        lambda: learn(grids.uniform(schedules.cosine(), 4), sampler=samplers.heun()),
+        "alpha = 0",
+    ),
     "no iterations": (lambda: learn(iterations=0), "iterations.*got 0"),
     "unknown number": (
         lambda: learn(sampler=ddim(), also={"sampler.etta": (0, 1)}),
