@@ -16,9 +16,9 @@ preset's cosine) their grid begins at .995 of it. The others begin at the end, a
 Reference: another library's model of the digits on the same budget reached .32 at 20 steps, .41 at
 10 and 1.14 at 5 with its best multistep solver, against a floor of .20 on a split of its own.
 
-On the digits preset (floor .282): ddim .79, .53, .43, .38 at 5, 10, 20, 50 calls; dpmpp_2m .62, .41,
-.37, .36; unipc .51, .39, .37, .36; dpmpp_2m on learned grids .46 at 5 and .37 at 10; standard error
-.015. Drawing the training half itself would score .33 to .35.
+On the digits preset (floor .282): ddim .79, .53, .43, .38 at 5, 10, 20, 50 calls; dpmpp_2m .62,
+.41, .37, .36; unipc .51, .39, .37, .36; dpmpp_2m on learned grids .46 at 5 and .37 at 10; standard
+error .015. Drawing the training half itself would score .33 to .35.
 
 Hardware: 2 CPU cores, about .4 ms a model call and image: 25 minutes for the default table.
 """
