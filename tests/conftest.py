@@ -30,7 +30,7 @@ def _few_programs_at_once():
     global _SEEN
     yield
     _SEEN += 1
-    if _SEEN % 300 == 0:
+    if _SEEN % 500 == 0:
         jax.clear_caches()
 
 

@@ -107,8 +107,8 @@ class Dpm2Ancestral:
     def step(self, x, memory, denoise, noise, *, k, t, s, grid):
         """Down to the deterministic share of the noise, then up to the level with fresh noise."""
         y, rho_t, rho_s = x / expand_to(t.alpha, x), _rho(t), _rho(s)
-        fresh = self.eta * rho_s * safe_sqrt(1 - (rho_s / rho_t) ** 2)
-        kept = safe_sqrt((rho_s - fresh) * (rho_s + fresh))
+        share = self.eta * safe_sqrt(1 - (rho_s / rho_t) ** 2)  # of rho_s, whose square overflows
+        fresh, kept = rho_s * share, rho_s * safe_sqrt((1 - share) * (1 + share))
         lower = jnp.where(kept > 0, kept / rho_t, 1)
         down = _scaled(grid, t, lower)
         x_s = _solve("dpm2", y, denoise, t, down, kept, grid) / expand_to(down.alpha, x)

@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-import threading
 
 import numpy as np
 import pytest
 
 from jaxdiff.cli import main
 from jaxdiff.samplers.base import _run
+from jaxdiff.training import progress
 from tests.cli.commands import complaint, draw
 
 
@@ -106,15 +106,18 @@ def test_files_that_do_not_fit(run, learned, tmp_path, capsys):
         assert "bad.json" in complaint([*command, str(bad)], capsys), text
 
 
-def test_ctrl_c_writes_what_is_learned(run, tmp_path, capsys):
+def test_ctrl_c_writes_what_is_learned(run, tmp_path, capsys, monkeypatch):
     """The first signal ends the loop after its iteration; the file is whole, the status 130."""
     path = tmp_path / "grid.json"
     options = ["--steps", "3", "--batch", "8", "--batches", "1", "--iterations", "100000"]
-    timer = threading.Timer(8, lambda: os.kill(os.getpid(), signal.SIGINT))
-    timer.start()
-    try:
-        assert main(["learn-grid", str(run), "--out", str(path), *options]) == 130
-    finally:
-        timer.cancel()
+    seen = progress.Bar.update
+
+    def update(bar, step, *more):
+        seen(bar, step, *more)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(progress.Bar, "update", update)
+    assert main(["learn-grid", str(run), "--out", str(path), *options]) == 130
     assert "SIGINT" in capsys.readouterr().err
     assert len(json.loads(path.read_text())["t"]) == 3

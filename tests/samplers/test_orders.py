@@ -66,7 +66,13 @@ def error(sampler, steps, schedule, t_last):
     return abs(float(x[0, 0]) - float(jnp.sqrt(v[-1] / v[0])))
 
 
-@pytest.mark.parametrize("row", ROWS)
+QUICK = {"ddim", "heun", "dpm2", "dpm_solver-3", "dpm_solver_3m", "dpmpp_2s", "dpmpp_2m-midpoint"}
+QUICK |= {"dpmpp_3m-corrected", "unipc-2-bh2", "unipc-3", "unic-2-2m", "deis-3", "lms-3"}
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(r, marks=[] if r in QUICK else [pytest.mark.slow]) for r in ROWS]
+)
 def test_order(row):
     sampler, order = ROWS[row]
     schedule = schedules.linear_vp()

@@ -12,8 +12,14 @@ from tests.samplers.test_battery import grid_of, model
 SHAPE = (4, 3)
 
 
-@pytest.mark.parametrize("steps", [1, 7, 16])
-@pytest.mark.parametrize("sampler", [ddpm(), dpmpp_2m()], ids=["ddpm", "2m"])
+@pytest.mark.parametrize(
+    ("sampler", "steps"),
+    [
+        pytest.param(sampler, steps, id=f"{name}-{steps}", marks=marks)
+        for name, sampler in {"ddpm": ddpm(), "2m": dpmpp_2m()}.items()
+        for steps, marks in {1: [pytest.mark.slow], 7: [], 16: [pytest.mark.slow]}.items()
+    ],
+)
 def test_same_samples_path_and_gradients(steps, sampler, key, x64):
     """Whole and broken numbers of stretches; float64 rounding of other programs is below 1e-12."""
 
