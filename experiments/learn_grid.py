@@ -9,9 +9,10 @@ that is learned from the best of them, by 150 gradients through the sampler. Bes
 Frechet distance of 1797 samples to the half of the data that the model did not see, over two
 seeds, and that of the 100-step reference, which such a grid cannot be expected to beat.
 
-Expected on the digits preset: the distance to the reference about halves; Frechet distances move by
-their standard error or less at 10 steps, and more at 4. Learned grids are written as files that
-`jaxdiff sample --grid FILE` reads. Hardware: 2 CPU cores, 20 minutes.
+Measured on the digits preset from even t with 150 gradients: the squared distance falls from .0070
+to .0040 at 5 steps and from .0014 to .0004 at 10, the Frechet distance from .62 to .46 and from .41
+to .37 (standard error .015; floor .282). Learned grids are written as files that `jaxdiff sample
+--grid FILE` reads. Hardware: 2 CPU cores, some 20 minutes.
 """
 
 from pathlib import Path

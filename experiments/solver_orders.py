@@ -39,6 +39,7 @@ from scipy.integrate import solve_ivp
 
 from jaxdiff import exact, grids, plots, samplers, schedules
 from jaxdiff.samplers import sample
+from jaxdiff.samplers.unipc import UniC
 from jaxdiff.typing import Grid, Sampler
 
 __all__ = ["DETERMINISTIC", "SDE", "Row", "carried", "flow", "main", "slopes", "weak_errors"]
@@ -147,17 +148,19 @@ def carried(row: Row, grid: Grid, truth: np.ndarray, *, exact_start: bool) -> fl
     """The largest error of a solver at the end of a grid.
 
     With an exact start the first `remembers` steps stand on the true states, and are told that
-    they are the first, so that only their answers are kept; the next begins on a true state, too.
+    they are the first, so that only their answers are kept; the next begins on a true state, too,
+    but for a corrector, which makes a state of its order of what the last of them led to.
     """
     model = mixture()
     sampler, count = row.make(), row.remembers if exact_start else 0
+    true = max(count - isinstance(sampler, UniC), 0)  # the last step on a true state
 
     @jax.jit
     def run(grid: Grid, states: jax.Array) -> jax.Array:
         def body(carry: Any, inputs: Any) -> tuple[Any, None]:
             x, memory = carry
             k, t, s, known = inputs
-            x, k = jnp.where(k <= count, known, x), jnp.where(k < count, 0, k)
+            x, k = jnp.where(k <= true, known, x), jnp.where(k < count, 0, k)
             noise = jnp.zeros((sampler.noises, *x.shape))
             return sampler.step(x, memory, model.denoise, noise, k=k, t=t, s=s, grid=grid), None
 
