@@ -27,13 +27,14 @@ def test_its_density_is_the_mixtures():
 
 
 @pytest.mark.parametrize(
-    "name", ["dpmpp_3m corrected", pytest.param("unipc 3", marks=pytest.mark.slow)]
+    ("name", "coarse"),
+    [("dpmpp_3m corrected", 32), pytest.param("unipc 3", 128, marks=pytest.mark.slow)],
 )
-def test_claimed_order_from_an_exact_start(name):
-    """Within .5 at 32 and 64 steps, where next-order terms are not small yet."""
+def test_claimed_order_from_an_exact_start(name, coarse):
+    """Within .5, where next-order terms are not small yet; the fourth order shows later."""
     row = orders.DETERMINISTIC[name]
     errors = []
-    for count in (32, 64):
+    for count in (coarse, 2 * coarse):
         grid = orders.grid_of(count)
         errors.append(orders.carried(row, grid, orders.flow(grid), exact_start=True))
     assert abs(orders.slopes(errors)[0] - row.order) < 0.5
