@@ -285,13 +285,14 @@ def metrics_table(rows: Sequence[Any], *, title: str | None = None) -> "Table":
     Raises:
         ValueError: where there are no rows.
     """
+    from rich.markup import escape
     from rich.table import Table
 
     if not rows:
         raise ValueError("rows must hold at least one metric, got none")
     first = rows[0]
     table = Table(
-        title=title,
+        title=escape(title or ""),
         caption=(
             f"samples: n = {first.n}, real floor: n = {first.n_floor}, both against "
             f"{first.n_real} held-out examples.\nFrechet distances fall as n grows: "

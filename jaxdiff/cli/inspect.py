@@ -13,6 +13,7 @@ from rich.table import Table
 from jaxdiff import config as configs
 from jaxdiff import plots
 from jaxdiff.cli import runs
+from jaxdiff.cli.say import say
 from jaxdiff.config import build
 from jaxdiff.training import checkpoint, rundir
 
@@ -37,13 +38,13 @@ def main(arguments: Sequence[str]) -> int:
     run = runs.open_run(args.run)
     console = Console()
     for name, part in configs.to_json(run.config).items():
-        console.print(f"{name:16} {json.dumps(part)}", highlight=False, soft_wrap=True)
+        say(console, f"{name:16} {json.dumps(part)}")
     console.print(_parameters(run.abstract.params["params"]))
     console.print(_losses(rundir.read_log(args.run)))
     found = checkpoint.finished_steps(rundir.checkpoints(args.run))
     total = "not known yet" if run.total is None else run.total
-    console.print(f"steps: {found[-1] if found else 0} of {total}", highlight=False)
-    console.print(f"checkpoints: {', '.join(map(str, found)) or 'none'}", highlight=False)
+    say(console, f"steps: {found[-1] if found else 0} of {total}")
+    say(console, f"checkpoints: {', '.join(map(str, found)) or 'none'}")
     if args.plot is not None:
         plots.loss_curve(rundir.log(args.run), args.plot, title=f"Training of {args.run}")
     return 0

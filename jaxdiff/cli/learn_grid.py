@@ -16,6 +16,7 @@ from jaxdiff import training
 from jaxdiff.arrays import check_range
 from jaxdiff.cli import guiding, runs
 from jaxdiff.cli.sample import spread_labels
+from jaxdiff.cli.say import say
 from jaxdiff.config import ClassifierConfig, build
 from jaxdiff.config.fields import GridName, SamplerName
 from jaxdiff.config.grid_file import GridFile, write_grid
@@ -113,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
     write_grid(args.out, _file(args, run, learned))
     if caught.signal is not None:
         name, count = signal.Signals(caught.signal).name, len(learned.losses)
-        console.print(f"{name}: {args.out} holds what {count} iterations learned", highlight=False)
+        say(console, f"{name}: {args.out} holds what {count} iterations learned")
         return 130 if caught.signal == signal.SIGINT else 0
     key = jax.random.fold_in(jax.random.key(args.seed), 3)
     before = training.mean_objective(key, denoise, begin, shape, fresh, sampler=sampler)
@@ -122,12 +123,11 @@ def main(arguments: Sequence[str]) -> int:
     )
     found = ", ".join(f"{_short(name)} {float(v):.3f}" for name, v in learned.numbers.items())
     what = "squared distance to the reference" if args.against == "reference" else "distance"
-    console.print(
+    say(
+        console,
         f"{what} on fresh noise: {before:.5f} before, {after:.5f} after"
         + (f"; {found}" if found else ""),
         f"next: jaxdiff sample {args.run} --grid {args.out} --out samples.npz --plot samples.png",
-        sep="\n",
-        highlight=False,
     )
     return 0
 

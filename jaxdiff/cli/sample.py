@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from jaxdiff import plots
 from jaxdiff.cli import guiding, runs
+from jaxdiff.cli.say import say
 from jaxdiff.config import build
 from jaxdiff.config.fields import ClassifierConfig, SamplerName
 from jaxdiff.config.grid_file import GridFile, read_grid
@@ -97,9 +98,7 @@ def main(arguments: Sequence[str]) -> int:
     if args.plot is not None:
         _plot(args, x, labels)
     written = " and ".join(str(path) for path in (args.out, args.plot) if path is not None)
-    Console(stderr=True).print(
-        f"{args.n} samples of step {int(state.step)} in {written}", highlight=False
-    )
+    say(Console(stderr=True), f"{args.n} samples of step {int(state.step)} in {written}")
     return 0
 
 

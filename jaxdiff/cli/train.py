@@ -16,6 +16,7 @@ from rich.console import Console
 from jaxdiff import config as configs
 from jaxdiff import data, training
 from jaxdiff.cli import runs
+from jaxdiff.cli.say import say
 from jaxdiff.config import Config, build
 from jaxdiff.training import rundir
 
@@ -97,10 +98,10 @@ def train(args: Train, base: Config, stored: Config | None) -> int:
         rundir.clear(args.out)
     console = Console(stderr=True)
     size = build.count_parameters(abstract.params)
-    console.print(
+    say(
+        console,
         f"{len(dataset)} examples {list(config.data.shape)} of {args.data}, preset "
         f"{config.preset}, {size:,} parameters, {jax.device_count()} x {jax.default_backend()}",
-        highlight=False,
     )
     return _run(args, config, dataset, console)
 
@@ -213,15 +214,14 @@ def _run(args: Train, config: Config, dataset: Any, console: Console) -> int:
     number = int(done.state.step)
     if done.signal is not None:
         name = signal.Signals(done.signal).name
-        console.print(f"{name}: saved at step {number}; --resume goes on", highlight=False)
+        say(console, f"{name}: saved at step {number}; --resume goes on")
         return 130 if done.signal == signal.SIGINT else 0
     last = rundir.read_log(args.out)[-1]
     use = f"RUN --classifier {args.out} --guidance 1 --label 0"
     what = use if isinstance(config.model, configs.ClassifierConfig) else args.out
-    console.print(
+    say(
+        console,
         f"{number} steps in {last['seconds']:.0f} s, loss {last['loss']:.4f}, in {args.out}",
         f"next: jaxdiff sample {what} --out samples.npz --plot samples.png",
-        sep="\n",
-        highlight=False,
     )
     return 0

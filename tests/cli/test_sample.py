@@ -65,3 +65,11 @@ def test_label_of_an_unlabelled_run(points, tmp_path, capsys):
     capsys.readouterr()
     said = complaint(["sample", out, "--out", tmp_path / "b.npz", "--label", "0"], capsys)
     assert "trained without labels" in said
+
+
+def test_what_is_said_is_said_word_by_word(run, tmp_path, capsys):
+    """A path with brackets is no markup, and a long line is not broken."""
+    path = tmp_path / "[bold]" / ("long" * 20 + ".npz")
+    path.parent.mkdir()
+    draw(run, path, "--n", "2")
+    assert str(path) in capsys.readouterr().err
