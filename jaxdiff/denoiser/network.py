@@ -12,7 +12,7 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.arrays import expand_to
-from jaxdiff.denoiser.time_features import TIME_FEATURES
+from jaxdiff.denoiser.time_features import resolve_feature
 from jaxdiff.parametrization import Parametrization, determinant, resolve, to_denoised
 from jaxdiff.typing import Denoised, NoiseLevel
 
@@ -144,12 +144,7 @@ def make_denoiser(
         ValueError: an unknown name, a condition that apply does not take, or batch statistics
             among the parameters: they differ between training and sampling.
     """
-    if isinstance(time_feature, str):
-        if time_feature not in TIME_FEATURES:
-            raise ValueError(
-                f"time_feature must be one of {', '.join(TIME_FEATURES)}, got {time_feature!r}"
-            )
-        time_feature = TIME_FEATURES[time_feature]
+    time_feature = resolve_feature(time_feature)
     if isinstance(params, dict) and "batch_stats" in params:
         raise ValueError(
             "params hold batch_stats: batch normalisation sees other statistics in sampling than"

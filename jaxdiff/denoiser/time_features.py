@@ -12,6 +12,7 @@ __all__ = [
     "clock",
     "log_snr",
     "quarter_log_sigma",
+    "resolve_feature",
     "rounded_steps",
     "steps",
     "thousandths",
@@ -56,3 +57,16 @@ TIME_FEATURES: dict[str, Callable[[NoiseLevel], Array]] = {
     "log_snr": log_snr,
     "quarter_log_sigma": quarter_log_sigma,
 }
+
+
+def resolve_feature(feature: Callable[[NoiseLevel], Array] | str) -> Callable[[NoiseLevel], Array]:
+    """The feature of that name, a function as it is.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if not isinstance(feature, str):
+        return feature
+    if feature not in TIME_FEATURES:
+        raise ValueError(f"time_feature must be one of {', '.join(TIME_FEATURES)}, got {feature!r}")
+    return TIME_FEATURES[feature]

@@ -11,7 +11,8 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.arrays import expand_to
-from jaxdiff.denoiser import TIME_FEATURES, add_score
+from jaxdiff.denoiser import add_score
+from jaxdiff.denoiser.time_features import resolve_feature
 from jaxdiff.guidance.scale import Scale, as_scale, scale_at
 from jaxdiff.typing import Denoise, Denoised, NoiseLevel
 
@@ -95,12 +96,7 @@ def make_classifier(
     """
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-    if isinstance(time_feature, str):
-        if time_feature not in TIME_FEATURES:
-            raise ValueError(
-                f"time_feature must be one of {', '.join(TIME_FEATURES)}, got {time_feature!r}"
-            )
-        time_feature = TIME_FEATURES[time_feature]
+    time_feature = resolve_feature(time_feature)
     module = getattr(apply, "__self__", None)
     dropout = callable(module) and "train" in inspect.signature(module.__call__).parameters
     return Classifier(params, apply, time_feature, num_classes, dropout)

@@ -98,7 +98,7 @@ def langevin(snr=0.16, steps: int = 1, *, over_batch: bool = False) -> Langevin:
     """Langevin dynamics whose step follows from a signal-to-noise ratio.
 
     Args:
-        snr: [], >= 0, the ratio of the norms of drift and noise, over 2 alpha.
+        snr: [], >= 0, the ratio of the norms of drift and noise, over alpha.
         steps: static, how many.
         over_batch: static, takes norms as means over the batch, as score_sde's code does; an
             example then depends on its batch. Else each example has a step of its own.
