@@ -16,8 +16,9 @@ from jaxdiff import plots
 from jaxdiff.cli import guiding, runs
 from jaxdiff.cli.say import say
 from jaxdiff.config import build
-from jaxdiff.config.fields import ClassifierConfig, SamplerName
+from jaxdiff.config.fields import SamplerName
 from jaxdiff.config.grid_file import GridFile, read_grid
+from jaxdiff.config.networks import ClassifierConfig
 from jaxdiff.data import npz
 from jaxdiff.grids import GRIDS, from_steps
 from jaxdiff.samplers import example_keys, sample

@@ -5,19 +5,21 @@
 
 from jaxdiff.config.codec import changes, from_json, to_json
 from jaxdiff.config.fields import (
-    MODELS,
     SCHEDULES,
-    ClassifierConfig,
     Config,
     DataConfig,
-    DiTConfig,
     LossConfig,
-    MLPConfig,
     OptimizerConfig,
     ParametrizationConfig,
     SamplingConfig,
     ScheduleConfig,
     TrainingConfig,
+)
+from jaxdiff.config.networks import (
+    MODELS,
+    ClassifierConfig,
+    DiTConfig,
+    MLPConfig,
     UNetConfig,
 )
 from jaxdiff.config.presets import CLASSIFIER, PRESETS, preset, preset_for

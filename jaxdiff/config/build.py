@@ -13,7 +13,8 @@ from jax import Array
 
 from jaxdiff import data, losses, models, schedules, training
 from jaxdiff import parametrization as parametrizations
-from jaxdiff.config.fields import SCHEDULES, ClassifierConfig, Config, DataConfig
+from jaxdiff.config.fields import SCHEDULES, Config, DataConfig
+from jaxdiff.config.networks import ClassifierConfig
 from jaxdiff.data import Dataset
 from jaxdiff.denoiser import Denoiser, clip_x0, make_denoiser
 from jaxdiff.grids import GRIDS

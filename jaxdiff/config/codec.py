@@ -5,7 +5,8 @@ import types
 import typing
 from typing import Any, Literal
 
-from jaxdiff.config.fields import MODELS, ClassifierConfig, Config
+from jaxdiff.config.fields import Config
+from jaxdiff.config.networks import MODELS, ClassifierConfig
 
 __all__ = ["changes", "from_json", "to_json"]
 

@@ -3,36 +3,33 @@
 The choices of names are the keys of the library's own tables, so that a new schedule, weight or
 sampler is in the configuration and on the command line as soon as it is in its table.
 
-Not here: recipes (`presets`), files (`codec`), and what the values stand for (`build`).
+Not here: networks (`networks`), recipes (`presets`), files (`codec`), and what the values stand
+for (`build`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import tyro
 
 from jaxdiff import losses, schedules
+from jaxdiff.config.networks import NetworkConfig, UNetConfig
 from jaxdiff.denoiser import TIME_FEATURES
 from jaxdiff.grids import GRIDS
 from jaxdiff.parametrization import PARAMETRIZATIONS
 from jaxdiff.samplers.registry import SAMPLERS
 
 __all__ = [
-    "MODELS",
     "SCHEDULES",
-    "ClassifierConfig",
     "Config",
     "DataConfig",
-    "DiTConfig",
     "LossConfig",
-    "MLPConfig",
     "OptimizerConfig",
     "ParametrizationConfig",
     "SamplingConfig",
     "ScheduleConfig",
     "TrainingConfig",
-    "UNetConfig",
 ]
 
 
@@ -63,8 +60,6 @@ SCHEDULES: dict[str, Callable] = {
 }
 """Schedules by name; their factories' keywords are what `ScheduleConfig.options` may hold."""
 
-Embedding = Literal["sinusoidal", "fourier"]
-DType = Literal["bfloat16", "float16", "float32"]
 GridName = Literal[tuple(GRIDS)]
 ParametrizationName = Literal[tuple(PARAMETRIZATIONS)]
 SamplerName = Literal[tuple(SAMPLERS)]
@@ -92,110 +87,6 @@ class DataConfig:
     """The shape of an example; found out from the data."""
     label_counts: tyro.conf.Suppress[tuple[int, ...]] = ()
     """How many training examples each class has, if conditioned on it; found out as well."""
-
-
-@dataclass(frozen=True)
-class MLPConfig:
-    """A residual multilayer perceptron, for vectors."""
-
-    kind: ClassVar[str] = "mlp"
-    width: int = 128
-    """The width of every layer."""
-    depth: int = 3
-    """The number of residual blocks."""
-    embedding: Embedding = "sinusoidal"
-    """Of the time feature: sinusoidal for features of some hundreds, fourier for order one."""
-    dropout: float = 0.0
-    """The probability of a zero, in [0, 1)."""
-    dtype: DType | None = None
-    """The compute dtype; parameters stay float32."""
-
-
-@dataclass(frozen=True)
-class UNetConfig:
-    """The UNet of the DDPM family, for images."""
-
-    kind: ClassVar[str] = "unet"
-    channels: int = 128
-    """The channels of the first level."""
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    """The channels of each level, as multiples; each level but the last ends in a halving."""
-    blocks: int = 2
-    """Residual blocks a level."""
-    attention: tuple[int, ...] = (16,)
-    """The image heights at which there is attention."""
-    heads: int = 1
-    """Attention heads."""
-    skip: Literal["concat", "add"] = "concat"
-    """How the way up takes in the way down."""
-    scale_shift: bool = False
-    """Whether conditioning scales and shifts after the norm, instead of being added."""
-    resample: Literal["conv", "pool"] = "conv"
-    """How sizes are halved and doubled."""
-    embedding: Embedding = "sinusoidal"
-    """Of the time feature: sinusoidal for features of some hundreds, fourier for order one."""
-    dropout: float = 0.0
-    """The probability of a zero in a block, in [0, 1)."""
-    groups: int = 32
-    """The groups of the norms; must divide the channels of every level."""
-    dtype: DType | None = None
-    """The compute dtype; parameters stay float32."""
-    remat: bool = False
-    """Whether blocks are recomputed on the way back: less memory, more time."""
-
-
-@dataclass(frozen=True)
-class DiTConfig:
-    """The diffusion transformer, for images."""
-
-    kind: ClassVar[str] = "dit"
-    width: int = 384
-    """The length of a token."""
-    depth: int = 12
-    """The number of blocks."""
-    heads: int = 6
-    """Attention heads."""
-    patch: int = 2
-    """The side of a patch in pixels."""
-    expansion: int = 4
-    """The hidden layer of a block's perceptron, as a multiple of the width."""
-    embedding: Embedding = "sinusoidal"
-    """Of the time feature: sinusoidal for features of some hundreds, fourier for order one."""
-    dropout: float = 0.0
-    """The probability of a zero on each branch, in [0, 1)."""
-    dtype: DType | None = None
-    """The compute dtype; parameters stay float32."""
-    remat: bool = False
-    """Whether blocks are recomputed on the way back: less memory, more time."""
-
-
-@dataclass(frozen=True)
-class ClassifierConfig:
-    """A classifier of noisy images, for guidance: the way down of a UNet."""
-
-    kind: ClassVar[str] = "classifier"
-    channels: int = 32
-    """The channels of the first level."""
-    multipliers: tuple[int, ...] = (1, 2)
-    """The channels of each level, as multiples; each level but the last ends in a halving."""
-    blocks: int = 1
-    """Residual blocks a level."""
-    attention: tuple[int, ...] = ()
-    """The image heights at which there is attention."""
-    heads: int = 1
-    """Attention heads."""
-    resample: Literal["conv", "pool"] = "pool"
-    """How sizes are halved."""
-    dropout: float = 0.1
-    """The probability of a zero in a block, in [0, 1)."""
-    groups: int = 8
-    """The groups of the norms; must divide the channels of every level."""
-    dtype: DType | None = None
-    """The compute dtype; parameters stay float32."""
-
-
-MODELS = {c.kind: c for c in (MLPConfig, UNetConfig, DiTConfig, ClassifierConfig)}
-"""Kinds of network by name."""
 
 
 @dataclass(frozen=True)
@@ -305,7 +196,7 @@ class Config:
     preset: tyro.conf.Suppress[str] = "digits"
     """The recipe that the other values began as."""
     data: DataConfig = field(default_factory=DataConfig)
-    model: MLPConfig | UNetConfig | DiTConfig | ClassifierConfig = field(default_factory=UNetConfig)
+    model: NetworkConfig = field(default_factory=UNetConfig)
     parametrization: ParametrizationConfig = field(default_factory=ParametrizationConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -3,19 +3,16 @@
 import dataclasses
 
 from jaxdiff.config.fields import (
-    ClassifierConfig,
     Config,
     DataConfig,
-    DiTConfig,
     LossConfig,
-    MLPConfig,
     OptimizerConfig,
     ParametrizationConfig,
     SamplingConfig,
     ScheduleConfig,
     TrainingConfig,
-    UNetConfig,
 )
+from jaxdiff.config.networks import ClassifierConfig, DiTConfig, MLPConfig, UNetConfig
 
 __all__ = ["CLASSIFIER", "PRESETS", "preset", "preset_for"]
 
