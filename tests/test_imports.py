@@ -28,7 +28,7 @@ HOME = {
     "orbax": {"training/", "study.py"},
     "flax": {"models/"},
     "torch": {"interop/weights.py"},
-    "matplotlib": {"plots.py"},
+    "matplotlib": {"plots/"},
     "sklearn": {"data/"},
 }
 

@@ -10,6 +10,7 @@ import pytest
 from scipy.ndimage import uniform_filter1d
 
 from jaxdiff import data, metrics, plots
+from jaxdiff.plots import lines
 
 X = np.random.default_rng(0).uniform(-1, 1, (5, 8, 8, 1)).astype(np.float32)
 
@@ -87,10 +88,10 @@ def test_gaps_and_infinities_in_a_log_are_passed_over(tmp_path):
 @pytest.mark.parametrize("width", [2, 5, 8])
 def test_the_smooth_line_is_a_running_mean(width):
     value = np.random.default_rng(0).normal(size=100)
-    found = plots._moving_mean(value, width)
+    found = lines.moving_mean(value, width)
     inner = slice(width, -width)
     np.testing.assert_allclose(found[inner], uniform_filter1d(value, width)[inner], atol=1e-14)
-    np.testing.assert_allclose(plots._moving_mean(np.ones(9), width), 1)  # no droop at the ends
+    np.testing.assert_allclose(lines.moving_mean(np.ones(9), width), 1)  # no droop at the ends
 
 
 def test_scatter_puts_points_on_common_axes(tmp_path):

@@ -1,0 +1,56 @@
+"""Tables of numbers, for a terminal or a text file."""
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["metrics_table", "metrics_text"]
+
+
+def metrics_table(rows: Sequence[Any], *, title: str | None = None) -> "Table":
+    """A table of metrics beside what real data score.
+
+    Args:
+        rows: what `jaxdiff.metrics.evaluate` returns.
+        title: a heading.
+
+    Returns:
+        A rich table, to print on a rich console.
+
+    Raises:
+        ValueError: where there are no rows.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not rows:
+        raise ValueError("rows must hold at least one metric, got none")
+    first = rows[0]
+    table = Table(
+        title=escape(title or ""),
+        caption=(
+            f"samples: n = {first.n}, real floor: n = {first.n_floor}, both against "
+            f"{first.n_real} held-out examples.\nFrechet distances fall as n grows: "
+            "compare only figures of equal n."
+        ),
+    )
+    table.add_column("metric")
+    table.add_column("samples", justify="right")
+    table.add_column("real floor", justify="right")
+    table.add_column("better is")
+    wanted = {"lower": "lower", "higher": "higher", "floor": "near the floor"}
+    for row in rows:
+        table.add_row(row.metric, f"{row.value:.4f}", f"{row.floor:.4f}", wanted[row.better])
+    return table
+
+
+def metrics_text(rows: Sequence[Any], *, title: str | None = None) -> str:
+    """The table of `metrics_table` as plain text, for a file."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    console.print(metrics_table(rows, title=title))
+    return console.file.getvalue()
