@@ -52,7 +52,7 @@ def test_what_is_left_out_takes_its_default():
     ("values", "words"),
     [
         ({"optimiser": {}}, r"config must be one of .*optimizer.*got 'optimiser'"),
-        ({"optimizer": {"rate": 1}}, r"config\.optimizer must be one of lr, .*got 'rate'"),
+        ({"optimizer": {"rate": 1}}, r"config\.optimizer must be one of name, .*got 'rate'"),
         ({"optimizer": {"lr": "fast"}}, r"config\.optimizer\.lr must be a number, got 'fast'"),
         ({"optimizer": {"lr": True}}, r"config\.optimizer\.lr must be a number, got True"),
         ({"optimizer": {"decay": "step"}}, r"must be one of constant, linear, cosine, got 'step'"),

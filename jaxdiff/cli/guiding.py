@@ -94,7 +94,7 @@ def _by_classifier(flags: GuidanceFlags, run: runs.Run, scale: guidance.Limited 
     if not isinstance(other.config.model, ClassifierConfig):
         raise ValueError(f"--classifier {other.path}: it holds a model of the data")
     _check_alike("--classifier", other, run)
-    reader = build.build_classifier(other.config, other.restore().ema)
+    reader = build.build_classifier(other.config, build.averaged(other.config, other.restore()))
 
     def guided(denoiser: Denoiser, labels: Array | None) -> Denoise:
         return guidance.classifier(denoiser, reader, labels, scale)
@@ -112,7 +112,7 @@ def _by_weaker(flags: GuidanceFlags, run: runs.Run, scale: guidance.Limited | fl
             f"--autoguide {other.path}: it was trained on another schedule,"
             f" {configs.to_json(other.config)['schedule']}"
         )
-    weaker = build.build_denoiser(other.config, other.restore().ema)
+    weaker = build.build_denoiser(other.config, build.averaged(other.config, other.restore()))
 
     def guided(denoiser: Denoiser, labels: Array | None) -> Denoise:
         reference = weaker.with_cond(labels) if other.config.data.label_counts else weaker

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     begin = build.build_grid(run.config, args.grid or run.config.sampling.grid, args.steps)
     guide = guiding.guide(guiding.GuidanceFlags(guidance=args.guidance), run)
-    weights = run.restore().ema
+    weights = build.averaged(run.config, run.restore())
     denoise = build.build_denoise(run.config, weights, _labels(run.config, args.batch), guide)
     shape = (args.batch, *run.config.data.shape)
     base.check(denoise, begin, shape, sampler)

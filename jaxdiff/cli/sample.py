@@ -63,6 +63,8 @@ class Sample:
     """A picture of the first samples to write, .png, .pdf or .svg."""
     raw: bool = False
     """Use the parameters themselves instead of their average."""
+    ema: float | None = None
+    """The decay of the average to use, of those that the run keeps."""
     checkpoint: int | None = None
     """The step of the checkpoint to use; the newest unless given."""
     chunk: int = 256
@@ -93,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         grid = build.build_grid(run.config, args.grid or part.grid, args.steps or part.steps)
     state = run.restore(args.checkpoint)
-    weights = state.params if args.raw else state.ema
+    weights = state.params if args.raw else build.averaged(run.config, state, args.ema)
     x = _draw(args, run, weights, sampler, grid, labels, guide)
     npz.write(args.out, x, labels)
     if args.plot is not None:

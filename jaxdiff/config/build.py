@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from jaxdiff.samplers import make_sampler
 from jaxdiff.typing import Denoise, Grid, Sampler, Schedule
 
 __all__ = [
+    "averaged",
     "build_classifier",
     "build_data",
     "build_denoise",
@@ -37,6 +39,7 @@ __all__ = [
     "build_step",
     "check",
     "count_parameters",
+    "ema_decays",
     "load_data",
 ]
 
@@ -155,15 +158,43 @@ def _suited_feature(config: Config) -> str:
 def build_optimizer(config: Config) -> Any:
     """The optimiser, of unit learning rate."""
     part = config.optimizer
-    return training.adam(
+    return getattr(training, part.name)(
         b1=part.b1, b2=part.b2, eps=part.eps, clip=part.clip, weight_decay=part.weight_decay
     )
+
+
+def ema_decays(config: Config) -> Any:
+    """The decay of the average; where there are more, all by name: {"0.999": 0.999, ...}."""
+    part = config.optimizer
+    if not part.more_ema_decays:
+        return part.ema_decay
+    return {f"{decay:g}": decay for decay in (part.ema_decay, *part.more_ema_decays)}
+
+
+def averaged(config: Config, state: training.TrainState, decay: float | None = None) -> Any:
+    """The averaged parameters, of the main decay unless another of the run's is named.
+
+    Raises:
+        ValueError: the run keeps no average of that decay.
+    """
+    decays = ema_decays(config)
+    decay = config.optimizer.ema_decay if decay is None else decay
+    known = decays if isinstance(decays, dict) else {f"{decays:g}": decays}
+    if f"{decay:g}" not in known:
+        raise ValueError(f"the run keeps averages of decay {', '.join(known)}, got {decay:g}")
+    return state.ema[f"{decay:g}"] if isinstance(decays, dict) else state.ema
 
 
 def build_loss(config: Config) -> Callable:
     """loss_fn(params, batch, key, hyper, aux)."""
     if isinstance(config.model, ClassifierConfig):
         return training.classification_loss(build_classifier(config, None), build_schedule(config))
+    loss_fn = _denoising_loss(config)
+    summed = config.loss.reduction == "sum"
+    return training.scaled(loss_fn, math.prod(config.data.shape)) if summed else loss_fn
+
+
+def _denoising_loss(config: Config) -> Callable:
     part, schedule = config.loss, build_schedule(config)
     factory, options = losses.WEIGHTS[part.weight], part.weight_options
     shared = {
@@ -200,7 +231,7 @@ def build_step(config: Config) -> Callable:
     return training.make_train_step(
         build_loss(config),
         build_optimizer(config),
-        decay=getattr(training.optim, config.optimizer.decay),
+        decay=training.optim.DECAYS[config.optimizer.decay],
         accumulate=config.training.accumulate,
     )
 
@@ -218,7 +249,7 @@ def build_state(config: Config) -> training.TrainState:
         key_run,
         variables,
         build_optimizer(config),
-        hyper={"lr": part.lr, "ema_decay": part.ema_decay, "warmup": part.warmup},
+        hyper={"lr": part.lr, "ema_decay": ema_decays(config), "warmup": part.warmup},
         aux=losses.loss_history() if config.loss.times == "importance" else (),
     )
 

@@ -19,6 +19,7 @@ from jaxdiff.denoiser import TIME_FEATURES
 from jaxdiff.grids import GRIDS
 from jaxdiff.parametrization import PARAMETRIZATIONS
 from jaxdiff.samplers.registry import SAMPLERS
+from jaxdiff.training.optim import DECAYS
 
 __all__ = [
     "SCHEDULES",
@@ -60,6 +61,7 @@ SCHEDULES: dict[str, Callable] = {
 }
 """Schedules by name; their factories' keywords are what `ScheduleConfig.options` may hold."""
 
+DecayName = Literal[tuple(DECAYS)]
 GridName = Literal[tuple(GRIDS)]
 ParametrizationName = Literal[tuple(PARAMETRIZATIONS)]
 SamplerName = Literal[tuple(SAMPLERS)]
@@ -125,19 +127,23 @@ class LossConfig:
     """How times are drawn."""
     times_options: dict[str, float] = field(default_factory=dict)
     """Its numbers by name: mean and std of log_normal, floor of importance."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Over the numbers of an example; the sum keeps gradients large in half precision."""
     cond_dropout: float = 0.1
     """How often an example trains without its label, in [0, 1]; what guidance needs."""
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam, its learning rate, and the average of the parameters."""
+    """The optimiser, its learning rate, and the averages of the parameters."""
 
+    name: Literal["adam", "lamb"] = "adam"
+    """Adam, or LAMB, which scales each layer's step by the size of its parameters."""
     lr: float = 1e-3
     """The peak learning rate."""
     warmup: int = 100
     """Steps over which it rises."""
-    decay: Literal["constant", "linear", "cosine"] = "cosine"
+    decay: DecayName = "cosine"
     """How it falls, over the whole run."""
     b1: float = 0.9
     """The decay of Adam's first moment."""
@@ -151,6 +157,8 @@ class OptimizerConfig:
     """Decoupled weight decay."""
     ema_decay: float = 0.999
     """The decay of the average of the parameters, which samples are drawn with."""
+    more_ema_decays: tuple[float, ...] = ()
+    """Decays of further averages, for jaxdiff sample --ema."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from jaxdiff.training.objective import (
     classification_loss,
     denoising_loss,
     importance_denoising_loss,
+    scaled,
 )
-from jaxdiff.training.optim import adam
+from jaxdiff.training.optim import adam, lamb
 from jaxdiff.training.state import TrainState, init_state
 from jaxdiff.training.step import make_train_step
 
@@ -28,6 +29,7 @@ __all__ = [
     "fit",
     "importance_denoising_loss",
     "init_state",
+    "lamb",
     "latest_step",
     "learn_grid",
     "make_train_step",
@@ -36,6 +38,7 @@ __all__ = [
     "optim",
     "restore",
     "rundir",
+    "scaled",
     "to_data",
     "to_reference",
 ]

@@ -2,7 +2,9 @@
 
     decay_t = min(decay, (1 + t) / (10 + t)),    ema <- decay_t ema + (1 - decay_t) params
 
-Not here: several averages at once, and profiles rebuilt after training.
+A tree of decays, such as a dict, gives a tree of averages of the same structure.
+
+Not here: profiles rebuilt after training.
 """
 
 from typing import Any
@@ -15,10 +17,17 @@ from jax import Array
 __all__ = ["decay_at", "init", "update"]
 
 
-def init(params: Any) -> Any:
-    """The average before the first update: a copy of the parameters, float32 or wider.
+def init(params: Any, decay: Any = 0.0) -> Any:
+    """The averages before the first update: copies of the parameters, float32 or wider.
 
     Half precision would stall: with decay 0.999 an increment is below the spacing of bfloat16.
+
+    Args:
+        params: a tree of arrays.
+        decay: [], or a tree of decays; only its structure counts.
+
+    Returns:
+        A tree like `params` for each decay, in the structure of the decays.
     """
 
     def copied(p: Any) -> Array:
@@ -26,7 +35,7 @@ def init(params: Any) -> Any:
         # numpy's rule: JAX's own refuses to mix dtypes where promotion is strict.
         return jnp.array(p, np.promote_types(p.dtype, np.float32), copy=True)
 
-    return jax.tree.map(copied, params)
+    return jax.tree.map(lambda _: jax.tree.map(copied, params), decay)
 
 
 def decay_at(step: Any, decay: Any) -> Array:
@@ -49,15 +58,19 @@ def update(ema: Any, params: Any, *, step: Any, decay: Any) -> Any:
     """One update: ema + (1 - decay_t)(params - ema).
 
     Args:
-        ema: the average, a tree of arrays.
-        params: the parameters after optimiser step number `step`, the same tree.
+        ema: the averages, as `init` made them.
+        params: the parameters after optimiser step number `step`.
         step: [], counted from 0.
-        decay: [], in [0, 1].
+        decay: [], in [0, 1]; or the tree of decays.
 
     Returns:
-        The new average, in the dtypes of the old one.
+        The new averages, in the dtypes of the old ones.
     """
-    rate = 1 - decay_at(step, decay)
-    return jax.tree.map(
-        lambda e, p: (e + rate * (p.astype(e.dtype) - e)).astype(e.dtype), ema, params
-    )
+
+    def moved(decay: Array, ema: Any) -> Any:
+        rate = 1 - decay_at(step, decay)
+        return jax.tree.map(
+            lambda e, p: (e + rate * (p.astype(e.dtype) - e)).astype(e.dtype), ema, params
+        )
+
+    return jax.tree.map(moved, decay, ema)

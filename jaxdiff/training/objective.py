@@ -1,5 +1,6 @@
 """Losses of models, in the form that a training step takes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from jax import Array
@@ -12,14 +13,22 @@ from jaxdiff.losses.weights import Weight
 from jaxdiff.training.step import LossFn
 from jaxdiff.typing import Schedule
 
-__all__ = ["classification_loss", "denoising_loss", "importance_denoising_loss"]
+__all__ = [
+    "classification_loss",
+    "denoising_loss",
+    "importance_denoising_loss",
+    "scaled",
+]
+
+Condition = str | Mapping[str, str] | None
+"""The entry of a batch that the network is conditioned on, or {part of the condition: entry}."""
 
 
 def denoising_loss(
     denoiser: Denoiser,
     schedule: Schedule,
     *,
-    cond: str | None = None,
+    cond: Condition = None,
     cond_dropout: Any = 0.0,
     times: Times = losses.uniform,
     weight: Weight = losses.simple,
@@ -29,7 +38,8 @@ def denoising_loss(
     Args:
         denoiser: the network; its own params are not used.
         schedule: the schedule.
-        cond: the entry of a batch that the network is conditioned on, such as "y"; None for none.
+        cond: the entry of a batch that the network is conditioned on, such as "y"; or entries by
+            part of the condition, such as {"label": "y"}; None for none.
         cond_dropout: [], in [0, 1], see `losses.denoising`.
         times: the time sampler.
         weight: the weight.
@@ -46,7 +56,7 @@ def denoising_loss(
             denoiser.with_params(params),
             batch["x"],
             schedule,
-            cond=None if cond is None else batch[cond],
+            cond=_entries(cond, batch),
             cond_dropout=cond_dropout,
             times=times,
             weight=weight,
@@ -60,7 +70,7 @@ def importance_denoising_loss(
     denoiser: Denoiser,
     schedule: Schedule,
     *,
-    cond: str | None = None,
+    cond: Condition = None,
     cond_dropout: Any = 0.0,
     floor: Any = 1e-3,
     weight: Weight = losses.simple,
@@ -88,7 +98,7 @@ def importance_denoising_loss(
             denoiser.with_params(params),
             batch["x"],
             schedule,
-            cond=None if cond is None else batch[cond],
+            cond=_entries(cond, batch),
             cond_dropout=cond_dropout,
             times=losses.importance(aux, floor),
             weight=weight,
@@ -96,6 +106,37 @@ def importance_denoising_loss(
         return loss, ({}, aux.update(seen["t"], seen["weighted"], schedule))
 
     return loss_fn
+
+
+def _entries(cond: Condition, batch: Any) -> Any:
+    """What of a batch is the condition."""
+    if isinstance(cond, Mapping):
+        return {part: batch[name] for part, name in cond.items()}
+    return None if cond is None else batch[cond]
+
+
+def scaled(loss_fn: LossFn, factor: Any) -> LossFn:
+    """The loss times a number, such as the size of an example, which makes a mean over it a sum.
+
+    In half precision, gradients of means over thousands of numbers underflow.
+
+    Args:
+        loss_fn: the loss.
+        factor: [].
+
+    Returns:
+        loss_fn(params, batch, key, hyper, aux), its metrics as they were.
+
+    Source: Su 2022, on the loss of DDPM; Micikevicius et al. 2018, arXiv:1710.03740, section 3.2.
+    """
+
+    def scaled_fn(
+        params: Any, batch: Any, key: Array, hyper: Any, aux: Any
+    ) -> tuple[Array, tuple[dict[str, Array], Any]]:
+        loss, more = loss_fn(params, batch, key, hyper, aux)
+        return factor * loss, more
+
+    return scaled_fn
 
 
 def classification_loss(

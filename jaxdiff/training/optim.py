@@ -10,11 +10,24 @@ way without another compile, a checkpoint carries it, and a population may diffe
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
-__all__ = ["Decay", "adam", "constant", "cosine", "learning_rate", "linear"]
+__all__ = [
+    "DECAYS",
+    "Decay",
+    "adam",
+    "constant",
+    "cosine",
+    "inverse_sqrt",
+    "lamb",
+    "learning_rate",
+    "linear",
+    "su",
+    "trapezoid",
+]
 
 Decay = Callable[[Array], Array]
 """From progress [] in [0, 1] to the factor [] in [0, 1] of the peak learning rate."""
@@ -38,13 +51,47 @@ def cosine(progress: Array) -> Array:
     return (1 + jnp.cos(jnp.pi * progress)) / 2
 
 
+def inverse_sqrt(progress: Array) -> Array:
+    """1 / sqrt(max(10 progress, 1)): constant for a tenth of the run, then a slow fall to .32.
+
+    Source: Karras et al. 2024, arXiv:2312.02696, eq. 67, whose t_ref is a number of steps.
+    """
+    return 1 / jnp.sqrt(jnp.maximum(10 * progress, 1))
+
+
+def trapezoid(progress: Array) -> Array:
+    """min(1, 5 (1 - progress)): constant, and linear to 0 over the last fifth.
+
+    Source: Zhai et al. 2022, arXiv:2106.04560, section 3.5; Haegele et al. 2024,
+    arXiv:2405.18392, who find a fifth enough.
+    """
+    return jnp.minimum(1, 5 * (1 - progress))
+
+
+def su(progress: Array) -> Array:
+    """1 up to .1 of the run, .5 at half of it, .1 at its end, linear in between.
+
+    With 40,000 steps these are the 4,000, 20,000 and 40,000 of the recipe.
+
+    Source: Su 2022, the configuration of Keras-DDPM.
+    """
+    at, factor = jnp.array([0.1, 0.5, 1.0]), jnp.array([1.0, 0.5, 0.1])
+    return jnp.interp(progress, at, factor)
+
+
+DECAYS: dict[str, Decay] = {
+    d.__name__: d for d in (constant, linear, cosine, inverse_sqrt, trapezoid, su)
+}
+"""Decays by name."""
+
+
 def learning_rate(step: Any, hyper: dict[str, Any], decay: Decay = constant) -> Array:
     """lr min(1, (step + 1) / warmup) decay(step / steps).
 
     Args:
         step: [], counted from 0.
         hyper: "lr", "warmup" (in steps; 0 is none) and "steps" (may be infinite), each [].
-        decay: one of `constant`, `linear`, `cosine`, or any such function.
+        decay: one of `DECAYS`, or any such function.
 
     Returns:
         [], the learning rate of this step.
@@ -83,6 +130,54 @@ def adam(
     Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1; Loshchilov and Hutter 2019,
     arXiv:1711.05101, algorithm 2.
     """
+    parts = _begun(b1, b2, eps, clip, weight_decay)
+    if weight_decay:
+        parts.append(optax.add_decayed_weights(weight_decay))
+    return optax.chain(*parts, optax.scale(-1.0))
+
+
+def lamb(
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-6,
+    clip: float | None = None,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+    """LAMB: Adam's direction u, its length in each layer that of the layer's parameters.
+
+        update = -|params| u / |u|,    u = m / (sqrt(v) + eps) + weight_decay params
+
+    Vectors (biases, scales and shifts of norms) take u itself, and no weight decay; so does a
+    layer that is zero, which would never leave it.
+
+    Args:
+        b1, b2, eps, clip, weight_decay: as for `adam`.
+
+    Returns:
+        An optax GradientTransformation.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Source: You et al. 2020, arXiv:1904.00962, algorithm 2 with phi the identity.
+    """
+    parts = _begun(b1, b2, eps, clip, weight_decay)
+    if weight_decay:
+        parts.append(optax.add_decayed_weights(weight_decay, mask=_layers))
+    parts.append(optax.masked(optax.scale_by_trust_ratio(), _layers))
+    return optax.chain(*parts, optax.scale(-1.0))
+
+
+def _layers(params: Any) -> Any:
+    """Which leaves are matrices or kernels."""
+    return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
+
+
+def _begun(
+    b1: float, b2: float, eps: float, clip: float | None, weight_decay: float
+) -> list[optax.GradientTransformation]:
+    """The clipping and the two moments, having checked the numbers."""
     for name, value in (("b1", b1), ("b2", b2)):
         if not 0 <= value < 1:
             raise ValueError(f"{name} must be in [0, 1), got {value}")
@@ -93,7 +188,4 @@ def adam(
     if not weight_decay >= 0:
         raise ValueError(f"weight_decay must not be negative, got {weight_decay}")
     parts = [optax.clip_by_global_norm(clip)] if clip is not None else []
-    parts.append(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
-    if weight_decay:
-        parts.append(optax.add_decayed_weights(weight_decay))
-    return optax.chain(*parts, optax.scale(-1.0))
+    return [*parts, optax.scale_by_adam(b1=b1, b2=b2, eps=eps)]

@@ -27,7 +27,7 @@ class TrainState:
     Attributes:
         step: [], int32, the number of optimiser steps made.
         params: what the loss is differentiated by.
-        ema: their exponential moving average.
+        ema: their exponential moving average; a tree of averages where "ema_decay" is one.
         opt_state: the optimiser's.
         key: [], the run's key; never changes, steps fold their number into it.
         hyper: traced hyperparameters of this member. "lr" multiplies the updates, "ema_decay" is
@@ -57,9 +57,10 @@ def init_state(
         key: [], a typed key.
         params: a tree of arrays or numbers, which become arrays of one dtype for good.
         optimizer: an optax GradientTransformation of unit learning rate (see `optim`).
-        hyper: "lr" >= 0 and "ema_decay" in [0, 1]; optionally "warmup" (steps, 0 unless given),
-            "steps" (the length of the learning-rate schedule; infinite, which is no decay, unless
-            given), and whatever the loss reads.
+        hyper: "lr" >= 0 and "ema_decay" in [0, 1], or a tree of decays such as
+            {"short": 0.99, "long": 0.9999} for several averages; optionally "warmup" (steps, 0
+            unless given), "steps" (the length of the learning-rate schedule; infinite, which is
+            no decay, unless given), and whatever the loss reads.
         aux: the statistics' first value, where the loss carries any.
 
     Returns:
@@ -73,7 +74,7 @@ def init_state(
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=_copy(params),
-        ema=ema.init(params),
+        ema=ema.init(params, hyper["ema_decay"]),
         opt_state=_copy(optimizer.init(params)),
         key=jnp.copy(key),
         hyper={name: _leaf(value) for name, value in {**_DEFAULTS, **hyper}.items()},
@@ -83,9 +84,12 @@ def init_state(
 
 def _leaf(value: Any) -> Any:
     """Numbers become floats, so that lr=1 and lr=1.0 are one program; trees stay trees."""
-    if isinstance(value, int | float):
-        return jnp.array(value, arrays.float_dtype())
-    return _copy(value)
+
+    def leaf(v: Any) -> Array:
+        number = isinstance(v, int | float)
+        return jnp.array(v, arrays.float_dtype()) if number else jnp.array(v, copy=True)
+
+    return jax.tree.map(leaf, value)
 
 
 def _copy(tree: Any) -> Any:
@@ -99,9 +103,10 @@ def _check(key: Array, hyper: Mapping[str, Any]) -> None:
     if missing:
         raise ValueError(f"hyper must hold {' and '.join(missing)}, got only {sorted(hyper)}")
     for name, low, high in (("lr", 0, np.inf), ("ema_decay", 0, 1), ("warmup", 0, np.inf)):
-        value = arrays.concrete(hyper.get(name, 0))
-        if value is not None and not np.all((value >= low) & (value <= high)):
-            raise ValueError(f"hyper[{name!r}] must be in [{low}, {high}], got {value}")
+        for leaf in jax.tree.leaves(hyper.get(name, 0)):
+            value = arrays.concrete(leaf)
+            if value is not None and not np.all((value >= low) & (value <= high)):
+                raise ValueError(f"hyper[{name!r}] must be in [{low}, {high}], got {value}")
     steps = arrays.concrete(hyper.get("steps", np.inf))
     if steps is not None and not np.all(steps > 0):
         raise ValueError(f"hyper['steps'] must be positive, got {steps}")

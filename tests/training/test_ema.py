@@ -43,3 +43,12 @@ def test_wide_and_plain_numbers_keep_their_width():
     average = ema.init(params)
     dtypes = {name: str(leaf.dtype) for name, leaf in average.items()}
     assert dtypes == {"wide": "float64", "half": "float32", "plain": "float64"}
+
+
+def test_a_tree_of_decays_is_a_tree_of_averages():
+    params = {"w": jnp.arange(3.0)}
+    decays = {"short": 0.5, "long": 0.9}
+    averages = ema.update(ema.init(params, decays), {"w": -params["w"]}, step=100, decay=decays)
+    # ema + (1 - decay)(-w - w)
+    np.testing.assert_allclose(averages["short"]["w"], 0 * params["w"], atol=1e-7)
+    np.testing.assert_allclose(averages["long"]["w"], 0.8 * params["w"], rtol=1e-6)

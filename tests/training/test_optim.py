@@ -67,3 +67,59 @@ def test_total_is_traced():
         jax.vmap(lambda n: optim.learning_rate(5, hyper(warmup=0, steps=n), optim.linear))
     )(jnp.array([10.0, 20.0, np.inf]))
     np.testing.assert_allclose(got, [1.0, 1.5, 2.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(optim.DECAYS))
+def test_decays_begin_at_one_and_never_rise(name):
+    factors = np.asarray(jax.vmap(optim.DECAYS[name])(jnp.linspace(0, 1, 101)))
+    assert factors[0] == 1
+    assert np.all(np.diff(factors) <= 1e-7)
+    assert np.all(factors >= -1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "progress", "expected"),
+    [
+        ("su", 0.1, 1.0),
+        ("su", 0.5, 0.5),
+        ("su", 0.75, 0.3),
+        ("su", 1.0, 0.1),
+        ("inverse_sqrt", 0.4, 0.5),
+        ("trapezoid", 0.8, 1.0),
+        ("trapezoid", 0.9, 0.5),
+    ],
+)
+def test_decays_by_hand(name, progress, expected):
+    np.testing.assert_allclose(optim.DECAYS[name](jnp.float32(progress)), expected, rtol=1e-5)
+
+
+def test_lamb_is_the_algorithm():
+    """Two steps of algorithm 2 in float64; vectors and zero matrices take Adam's direction."""
+    rng = np.random.default_rng(0)
+    params = {
+        "kernel": rng.normal(size=(3, 4)),
+        "bias": rng.normal(size=4),
+        "zero": np.zeros((2, 2)),
+    }
+    grads = [{name: rng.normal(size=p.shape) for name, p in params.items()} for _ in range(2)]
+    b1, b2, eps, weight_decay = 0.9, 0.99, 1e-6, 0.1
+    lamb = optim.lamb(b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+    state, ours = lamb.init(params), None
+    m, v = ({name: 0.0 for name in params} for _ in range(2))
+    for t, g in enumerate(grads, 1):
+        ours, state = lamb.update(g, state, params)
+        for name, p in params.items():
+            m[name] = b1 * m[name] + (1 - b1) * g[name]
+            v[name] = b2 * v[name] + (1 - b2) * g[name] ** 2
+            u = (m[name] / (1 - b1**t)) / (np.sqrt(v[name] / (1 - b2**t)) + eps)
+            if p.ndim > 1:
+                u = u + weight_decay * p
+                size = np.linalg.norm(p)
+                u = u * (size / np.linalg.norm(u) if size else 1)
+            np.testing.assert_allclose(ours[name], -u, rtol=2e-5)  # float32 moments
+
+
+@pytest.mark.parametrize("bad", [{"b1": 1.0}, {"eps": 0.0}, {"clip": 0.0}, {"weight_decay": -1.0}])
+def test_lamb_refuses(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        optim.lamb(**bad)
