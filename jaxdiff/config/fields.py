@@ -83,8 +83,16 @@ class DataConfig:
     """One row in so many is held out for evaluation; the reader's own choice unless given."""
     labels: bool = True
     """Whether to condition on labels, where the data have them."""
+    size: int | None = None
+    """The side of the squares that images in a folder are resized and cropped to."""
+    strict: bool = False
+    """Whether a damaged image in a folder is an error, rather than left out with a warning."""
+    coarse: bool = False
+    """Whether the labels of CIFAR-100 are its 20 superclasses instead of its 100 classes."""
     flip: bool = False
     """Whether images are mirrored left to right at random."""
+    augment: float = 0.0
+    """The probability of each geometric distortion, of which the network is told; EDM's is .12."""
     shape: tyro.conf.Suppress[tuple[int, ...]] = ()
     """The shape of an example; found out from the data."""
     label_counts: tyro.conf.Suppress[tuple[int, ...]] = ()
