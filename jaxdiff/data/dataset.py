@@ -1,4 +1,4 @@
-"""A set of examples in memory whose batches are a function of (seed, step).
+"""A set of examples whose batches are a function of (seed, step).
 
 The examples form one endless sequence: epoch 0 in an order drawn from (seed, 0), then epoch 1 in
 an order drawn from (seed, 1), and so on. Batch `step` is places step * B .. (step + 1) * B of it.
@@ -9,15 +9,17 @@ an epoch's end; and a run resumes from the number of its step alone.
 import dataclasses
 import functools
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from jaxdiff.data import images
+from jaxdiff.data import images, sources
 
-__all__ = ["SPLITS", "Dataset", "from_arrays"]
+__all__ = ["SPLITS", "Dataset", "from_arrays", "from_source"]
 
 SPLITS = ("train", "heldout", "all")
+MOST = 2**32  # bytes that `images` loads without being told how many examples are wanted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,19 +27,22 @@ class Dataset:
     """Examples, their labels, and how they are dealt out; `from_arrays` makes one.
 
     Attributes:
-        x: [N, H, W, C] or [N, D], uint8 or float32 in [-1, 1], read-only.
+        x: [N, H, W, C] or [N, D], uint8 or float32 in [-1, 1]: a read-only array, or any other
+            `sources.Source`, such as files that are decoded when their rows are asked for.
         y: [N] int32 class numbers, or None.
         name: what errors and logs call it.
         num_classes: one more than the highest label of the whole set, or None without labels.
+        test_from: the row where an official test part begins, or None without one.
         batch_size: examples a batch, which may exceed N.
         seed: what the order of examples is drawn from.
         flip: whether images are mirrored left to right, each with probability 1/2 an epoch.
     """
 
-    x: np.ndarray
+    x: sources.Source
     y: np.ndarray | None = None
     name: str = "data"
     num_classes: int | None = None
+    test_from: int | None = None
     batch_size: int = 128
     seed: int = 0
     flip: bool = False
@@ -48,11 +53,46 @@ class Dataset:
     @property
     def example_shape(self) -> tuple[int, ...]:
         """(H, W, C) or (D,)."""
-        return self.x.shape[1:]
+        return tuple(self.x.shape[1:])
 
-    def images(self) -> np.ndarray:
-        """All examples in stored order, float32 in [-1, 1]: [N, H, W, C] or [N, D]."""
-        return _as_float(self.x)
+    @property
+    def in_memory(self) -> bool:
+        """Whether a batch costs no reading from disk, so that there is nothing to prefetch."""
+        return sources.in_memory(self.x)
+
+    def images(self, limit: int | None = None) -> np.ndarray:
+        """Examples in stored order, in memory.
+
+        Args:
+            limit: how many at most, evenly spaced among all, so that a set sorted by class stays
+                balanced; all of them unless given.
+
+        Returns:
+            float32 in [-1, 1]: [M, H, W, C] or [M, D] with M = min(N, limit).
+
+        Raises:
+            ValueError: where `limit` is not positive, or all would take more than 4 GiB and no
+                limit was given.
+        """
+        n = len(self)
+        if limit is not None and operator.index(limit) < 1:
+            raise ValueError(f"limit must be >= 1, got {limit}")
+        size = 4 * n * int(np.prod(self.example_shape))
+        if limit is None and size > MOST:
+            raise ValueError(
+                f"{self.name} holds {n} examples, {size / 2**30:.1f} GiB as float32: say how many "
+                "to load by images(limit), or take them in turn by blocks()"
+            )
+        chosen = n if limit is None else min(n, limit)
+        if chosen == n and self.in_memory:
+            return _as_float(self.x)
+        return np.concatenate(list(_read(self.x, np.arange(chosen) * n // chosen, 256)))
+
+    def blocks(self, size: int = 256) -> Iterator[np.ndarray]:
+        """All examples in stored order, float32 in [-1, 1], `size` at a time (the last fewer)."""
+        if operator.index(size) < 1:
+            raise ValueError(f"size must be >= 1, got {size}")
+        return _read(self.x, np.arange(len(self)), size)
 
     def batch_at(self, step: Any) -> dict[str, np.ndarray]:
         """The batch of one step, a pure function of (seed, step).
@@ -64,7 +104,7 @@ class Dataset:
             {"x": [B, ...] float32 in [-1, 1], "y": [B] int32}, the latter where there are labels.
 
         Raises:
-            ValueError: where `step` is negative.
+            ValueError: where `step` is negative, or an example cannot be read.
         """
         step = operator.index(step)
         if step < 0:
@@ -106,11 +146,11 @@ class Dataset:
             raise ValueError(f"batch_size must be >= 1, got {batch_size}")
         if not 0 <= seed < 2**63:
             raise ValueError(f"seed must lie in 0 <= seed < 2**63, got {seed}")
-        if flip and self.x.ndim != 4:
+        if flip and len(self.x.shape) != 4:
             raise ValueError(f"flip is for images [N, H, W, C], got shape {list(self.x.shape)}")
         return dataclasses.replace(self, batch_size=batch_size, seed=seed, flip=flip)
 
-    def part(self, split: str, *, heldout_every: int) -> "Dataset":
+    def part(self, split: str, *, heldout_every: int | None = None) -> "Dataset":
         """The training part, the held-out part, or all of it.
 
         Row i is held out where i mod heldout_every = heldout_every - 1, so that sorted and
@@ -118,7 +158,7 @@ class Dataset:
 
         Args:
             split: "train", "heldout" or "all".
-            heldout_every: >= 2, and at most N.
+            heldout_every: >= 2, and at most N; None for the official test part.
 
         Returns:
             The chosen rows, in stored order.
@@ -130,17 +170,25 @@ class Dataset:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         if split == "all":
             return self
+        heldout = self._heldout(heldout_every)
+        rows = np.flatnonzero(heldout if split == "heldout" else ~heldout)
+        y = None if self.y is None else sources.read_only(self.y[rows])
+        return dataclasses.replace(self, x=sources.rows_of(self.x, rows), y=y, test_from=None)
+
+    def _heldout(self, every: int | None) -> np.ndarray:
+        """Which rows are held out."""
+        if every is None:
+            if self.test_from is None:
+                raise ValueError(f"{self.name} has no official test part: state heldout_every")
+            return np.arange(len(self)) >= self.test_from
         if len(self) < 2:
             raise ValueError(f"{self.name} must hold 2 examples to hold one out, got {len(self)}")
-        if not 2 <= heldout_every <= len(self):
+        if not 2 <= every <= len(self):
             raise ValueError(
                 f"heldout_every must lie in 2..{len(self)}, the number of examples in {self.name}, "
-                f"got {heldout_every}"
+                f"got {every}"
             )
-        heldout = np.arange(len(self)) % heldout_every == heldout_every - 1
-        rows = heldout if split == "heldout" else ~heldout
-        y = None if self.y is None else _read_only(self.y[rows])
-        return dataclasses.replace(self, x=_read_only(self.x[rows]), y=y)
+        return np.arange(len(self)) % every == every - 1
 
 
 def from_arrays(x: Any, y: Any = None, *, value_range: Any = None, name: str = "data") -> Dataset:
@@ -148,7 +196,7 @@ def from_arrays(x: Any, y: Any = None, *, value_range: Any = None, name: str = "
 
     Args:
         x: [N, H, W, C], [N, H, W] (grey) or [N, D]; uint8, or floats in [-1, 1], or anything real
-            with `value_range`.
+            with `value_range`. A `numpy.memmap` is read once to be checked, and stays on disk.
         y: [N] integer class numbers >= 0, or None.
         value_range: (low, high), the numbers that stand for -1 and 1.
         name: what errors and logs call it.
@@ -159,7 +207,7 @@ def from_arrays(x: Any, y: Any = None, *, value_range: Any = None, name: str = "
     Raises:
         ValueError: naming what is wrong with which array, and what was wanted.
     """
-    x = np.asarray(x)
+    x = np.asanyarray(x) if isinstance(x, np.memmap) else np.asarray(x)
     if x.ndim == 3:
         if x.shape[-1] <= images.MAX_CHANNELS and x.shape[-1] < x.shape[1]:
             raise ValueError(
@@ -167,15 +215,38 @@ def from_arrays(x: Any, y: Any = None, *, value_range: Any = None, name: str = "
                 "which looks like a single image [H, W, C]"
             )
         x = x[..., None]
-    x = images.to_float(x, value_range, f"{name}: x")
+    bounds = images.check_range(x, value_range, f"{name}: x")
+    return from_source(sources.scaled(x, bounds), y, name=name)
+
+
+def from_source(
+    x: sources.Source, y: Any = None, *, name: str = "data", test_from: int | None = None
+) -> Dataset:
+    """Makes a dataset of a source, whose numbers are taken as they come.
+
+    Args:
+        x: [N, H, W, C] or [N, D], N > 0; uint8, or float32 in [-1, 1].
+        y: [N] integer class numbers >= 0, or None.
+        name: what errors and logs call it.
+        test_from: the row where an official test part begins, 0 < test_from < N, if there is one.
+
+    Returns:
+        A dataset with batches of 128 and seed 0; see `Dataset.with_batches`.
+
+    Raises:
+        ValueError: naming what is wrong, and what was wanted.
+    """
+    if len(x) < 1 or len(x.shape) not in (2, 4) or x.dtype not in (np.uint8, np.float32):
+        raise ValueError(
+            f"{name}: x must be [N, H, W, C] or [N, D] of uint8 or float32, N > 0, got "
+            f"{list(x.shape)} of {x.dtype}"
+        )
+    if test_from is not None and not 0 < test_from < len(x):
+        raise ValueError(f"{name}: test_from must lie in 1..{len(x) - 1}, got {test_from}")
     if y is not None:
-        y = _read_only(images.check_labels(y, len(x), f"{name}: y"))
-    return Dataset(
-        x=_read_only(x),
-        y=y,
-        name=name,
-        num_classes=None if y is None else int(y.max()) + 1,
-    )
+        y = sources.read_only(images.check_labels(y, len(x), f"{name}: y"))
+    classes = None if y is None else int(y.max()) + 1
+    return Dataset(x=x, y=y, name=name, num_classes=classes, test_from=test_from)
 
 
 def _as_float(x: np.ndarray) -> np.ndarray:
@@ -183,11 +254,9 @@ def _as_float(x: np.ndarray) -> np.ndarray:
     return images.from_uint8(x) if x.dtype == np.uint8 else x
 
 
-def _read_only(x: np.ndarray) -> np.ndarray:
-    """A view that cannot be written through."""
-    view = x.view()
-    view.flags.writeable = False
-    return view
+def _read(x: sources.Source, rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Some rows as float32 in [-1, 1], `size` at a time."""
+    return (_as_float(x[rows[i : i + size]]) for i in range(0, len(rows), size))
 
 
 @functools.lru_cache(maxsize=4)  # consecutive batches share an epoch or two

@@ -4,15 +4,26 @@ Images are [N, H, W, C], channels last; vectors are [N, D]. Everything here is n
 and runs before anything is compiled.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_images", "check_labels", "check_shape", "from_uint8", "to_float", "to_uint8"]
+__all__ = [
+    "check_images",
+    "check_labels",
+    "check_range",
+    "check_shape",
+    "from_uint8",
+    "scaled",
+    "to_float",
+    "to_uint8",
+]
 
 MAX_CHANNELS = 4  # of pictures: grey, grey + alpha, RGB, RGBA
 SLACK = 1e-6  # of the width of a range: a few roundings of float32, as a rescaling leaves
+BLOCK = 2**25  # bytes looked at in one go, so that arrays on disk need not fit into memory
 
 
 def check_images(x: Any, name: str = "images") -> np.ndarray:
@@ -30,21 +41,23 @@ def check_images(x: Any, name: str = "images") -> np.ndarray:
             finite or out of [-1, 1]; and where it never goes below 0, as [0, 1] data do.
     """
     x = np.asarray(x)
+    _check_floats(x, name)
+    return x.astype(np.float32, copy=False)
+
+
+def _check_floats(x: np.ndarray, name: str) -> None:
+    """What `check_images` refuses."""
     check_shape(x, name)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
             f"{name} must be floats in [-1, 1], got {x.dtype}; from_uint8 converts bytes"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-        x = x.astype(np.float32, copy=False)
-    _check_values(x, -1, 1, name)
-    low, high = x.min(), x.max()
+    low, high = _check_values(x, -1, 1, name)
     if 0 <= low < high:
         raise ValueError(
             f"{name} must span [-1, 1], got values in [{low:g}, {high:g}], which look like [0, 1] "
             "data: map them by 2 x - 1, or state value_range=(0, 1) where they are loaded"
         )
-    return x
 
 
 def check_shape(x: np.ndarray, name: str) -> None:
@@ -68,27 +81,37 @@ def check_shape(x: np.ndarray, name: str) -> None:
         )
 
 
-def _check_values(x: np.ndarray, low: float, high: float, name: str) -> None:
-    """Refuses numbers that are not finite or lie outside [low, high]."""
-    bad = x.size - np.count_nonzero(np.isfinite(x))
+def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of an array, some megabytes at a time."""
+    rows = max(1, BLOCK // max(1, x[:1].nbytes))
+    return (x[i : i + rows] for i in range(0, len(x), rows))
+
+
+def _check_values(x: np.ndarray, low: float, high: float, name: str) -> tuple[float, float]:
+    """Refuses numbers that are not finite or lie outside [low, high]; returns their own range."""
+    bad, least, most, whole = 0, np.inf, -np.inf, True
+    for block in _blocks(x):
+        if jnp.issubdtype(block.dtype, jnp.floating):
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
+                block = block.astype(np.float32, copy=False)
+        bad += block.size - np.count_nonzero(np.isfinite(block))
+        least, most = np.minimum(least, block.min()), np.maximum(most, block.max())
+        whole = whole and bool(least >= 0) and np.array_equal(block, np.rint(block))
     if bad:
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite of {x.size} values")
-    least, most = x.min(), x.max()
     slack = SLACK * (high - low)
-    if least >= low - slack and most <= high + slack:
-        return
-    hint = ""
-    if least >= 0 and most > 1 and np.array_equal(x, np.rint(x)):
-        hint = ", which look like whole pixel values: store them as uint8, or state value_range"
-    raise ValueError(
-        f"{name} must lie in [{low:g}, {high:g}], got values in [{least:g}, {most:g}]{hint}"
-    )
+    if least < low - slack or most > high + slack:
+        hint = ""
+        if whole and most > 1:
+            hint = ", which look like whole pixel values: store them as uint8, or state value_range"
+        raise ValueError(
+            f"{name} must lie in [{low:g}, {high:g}], got values in [{least:g}, {most:g}]{hint}"
+        )
+    return float(least), float(most)
 
 
 def to_float(x: np.ndarray, value_range: Any, name: str) -> np.ndarray:
     """Maps stored numbers from their stated range onto [-1, 1].
-
-        2 (x - low) / (high - low) - 1
 
     Args:
         x: [N, H, W, C] or [N, D], of any real type.
@@ -103,21 +126,53 @@ def to_float(x: np.ndarray, value_range: Any, name: str) -> np.ndarray:
         ValueError: where the numbers do not fit the range, or whole numbers other than bytes come
             without one.
     """
+    return scaled(x, check_range(x, value_range, name))
+
+
+def check_range(x: np.ndarray, value_range: Any, name: str) -> tuple[float, float] | None:
+    """Reads all numbers of an array, and says how `scaled` makes examples of it.
+
+    Args:
+        x, value_range, name: as for `to_float`.
+
+    Returns:
+        (low, high), or None for floats in [-1, 1].
+
+    Raises:
+        ValueError: as `to_float` does.
+    """
     if value_range is None and jnp.issubdtype(x.dtype, jnp.floating):
-        return check_images(x, name)
+        _check_floats(x, name)
+        return None
     check_shape(x, name)
     if value_range is None and x.dtype != np.uint8:
         raise ValueError(f"{name} is {x.dtype}: state value_range=(low, high), or store uint8")
-    if value_range is None and x.max() == 1:
+    if value_range is None and all(block.max() <= 1 for block in _blocks(x)) and x.any():
         raise ValueError(
             f"{name} is uint8 with values in [0, 1] where [0, 255] is due: state value_range=(0, 1)"
         )
     low, high = (0.0, 255.0) if value_range is None else _bounds(value_range)
-    if x.dtype == np.uint8 and (low, high) == (0, 255):
+    if x.dtype != np.uint8 or (low, high) != (0, 255):
+        _check_values(x, low, high, name)
+    return low, high
+
+
+def scaled(x: np.ndarray, bounds: tuple[float, float] | None) -> np.ndarray:
+    """Numbers that `check_range` has seen as float32 in [-1, 1], or as the bytes they are.
+
+        2 (x - low) / (high - low) - 1
+
+    Args:
+        x: any of the rows.
+        bounds: (low, high), None for floats in [-1, 1].
+    """
+    if bounds is None:
+        return x.astype(np.float32, copy=False)
+    low, high = bounds
+    if x.dtype == np.uint8 and bounds == (0, 255):
         return x
-    _check_values(x, low, high, name)
-    scaled = (x.astype(np.float32) - np.float32(low)) * np.float32(2 / (high - low)) - 1
-    return np.clip(scaled, -1, 1)
+    onto = (x.astype(np.float32) - np.float32(low)) * np.float32(2 / (high - low)) - 1
+    return np.clip(onto, -1, 1)
 
 
 def _bounds(value_range: Any) -> tuple[float, float]:
