@@ -55,7 +55,7 @@ def test_what_is_left_out_takes_its_default():
         ({"optimizer": {"rate": 1}}, r"config\.optimizer must be one of name, .*got 'rate'"),
         ({"optimizer": {"lr": "fast"}}, r"config\.optimizer\.lr must be a number, got 'fast'"),
         ({"optimizer": {"lr": True}}, r"config\.optimizer\.lr must be a number, got True"),
-        ({"optimizer": {"decay": "step"}}, r"must be one of constant, linear, cosine, got 'step'"),
+        ({"optimizer": {"decay": "step"}}, r"must be one of constant, linear, cosine, .*, got 'step'"),
         ({"optimizer": 3}, r"config\.optimizer must be names and values, got 3"),
         ({"training": {"steps": 1.5}}, r"config\.training\.steps must be a whole number, got 1.5"),
         ({"data": {"flip": 1}}, r"config\.data\.flip must be a bool, got 1"),

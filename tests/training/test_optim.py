@@ -105,7 +105,7 @@ def test_lamb_is_the_algorithm():
     b1, b2, eps, weight_decay = 0.9, 0.99, 1e-6, 0.1
     lamb = optim.lamb(b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
     state, ours = lamb.init(params), None
-    m, v = ({name: 0.0 for name in params} for _ in range(2))
+    m, v = (dict.fromkeys(params, 0.0) for _ in range(2))
     for t, g in enumerate(grads, 1):
         ours, state = lamb.update(g, state, params)
         for name, p in params.items():
