@@ -56,8 +56,11 @@ def load_data(config: DataConfig, split: str) -> Dataset:
     return data.load(
         config.source,
         split=split,
-        value_range=config.value_range,
         heldout_every=config.heldout_every,
+        value_range=config.value_range,
+        size=config.size,
+        strict=config.strict,
+        coarse=config.coarse,
     )
 
 

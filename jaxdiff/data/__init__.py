@@ -1,6 +1,6 @@
-"""Data in memory: checked on the way in, dealt out as a function of (seed, step)."""
+"""Data, in memory or on disk: checked on the way in, dealt out as a function of (seed, step)."""
 
-from jaxdiff.data.dataset import Dataset, from_arrays
+from jaxdiff.data.dataset import Dataset, from_arrays, from_source
 from jaxdiff.data.images import check_images, check_labels, from_uint8, to_uint8
 from jaxdiff.data.readers import READERS, example_shape, load
 
@@ -11,6 +11,7 @@ __all__ = [
     "check_labels",
     "example_shape",
     "from_arrays",
+    "from_source",
     "from_uint8",
     "load",
     "to_uint8",

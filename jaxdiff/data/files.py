@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Files: which can be read, and writing one whole or not at all."""
 
 import contextlib
 import os
@@ -7,7 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["replacing"]
+__all__ = ["check_readable", "replacing"]
+
+
+def check_readable(path: Path) -> None:
+    """Raises unless there is a file that may be read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        PermissionError: it may not be read.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no data file {path}")
+    with path.open("rb"):
+        pass
 
 
 @contextlib.contextmanager

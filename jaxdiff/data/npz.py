@@ -68,8 +68,7 @@ def example_shape(path: str | os.PathLike) -> tuple[int, ...]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     """The file, which holds an x."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no data file {path}")
+    files.check_readable(path)
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is not an .npz file")
     try:
