@@ -31,9 +31,11 @@ _FREE += ("training.keep", "data.source", "sampling.")
 class Train:
     """Train a diffusion model on DATA, into a run directory.
 
-    DATA is "digits" (8x8 images that come along) or an .npz file with x: [N,H,W,C], [N,H,W] or
-    [N,D], uint8 or floats in [-1, 1], and if wanted labels y: [N]. A preset is a recipe, chosen
-    by the data unless named; every value of it can be set by its dotted name, as listed below.
+    DATA is "digits" (8x8 images that come along); or the path of an .npz file with x: [N,H,W,C],
+    [N,H,W] or [N,D], uint8 or floats in [-1, 1], and if wanted labels y: [N]; of an .npy file with
+    such an x; of a directory or file of MNIST's format (idx) or CIFAR's (binary); of a folder of
+    pictures, whose own folders are classes. A preset is a recipe, chosen by the data unless named;
+    every value of it can be set by its dotted name, as listed below.
     Ctrl-C and SIGTERM save a checkpoint and end; the same command with --resume goes on.
     """
 
@@ -125,7 +127,9 @@ def _base(arguments: list[str]) -> tuple[Config, Config | None]:
         if "--help" in arguments or "-h" in arguments:
             return configs.preset("digits"), None
         raise ValueError("DATA comes first: jaxdiff train DATA --out RUN ...; or see --help")
-    return configs.preset(configs.preset_for(data.example_shape(arguments[0]))), None
+    size = value_of("--data.size", arguments)
+    shape = data.example_shape(arguments[0], size=int(size) if (size or "").isdecimal() else None)
+    return configs.preset(configs.preset_for(shape)), None
 
 
 def resumed(arguments: list[str]) -> Config | None:
@@ -204,13 +208,14 @@ def _call(args: Train, config: Config) -> dict[str, Any]:
 
 def _run(args: Train, config: Config, dataset: Any, console: Console) -> int:
     """Trains, and says what came of it."""
-    done = training.fit(
-        build.build_step(config),
-        jax.jit(lambda: build.build_state(config))(),
-        dataset,
-        **_call(args, config),
-        config=configs.to_json(config),
-    )
+    with data.prefetch(dataset, ahead=0 if dataset.in_memory else 2) as batches:
+        done = training.fit(
+            build.build_step(config),
+            jax.jit(lambda: build.build_state(config))(),
+            batches,
+            **_call(args, config),
+            config=configs.to_json(config),
+        )
     number = int(done.state.step)
     if done.signal is not None:
         name = signal.Signals(done.signal).name

@@ -2,6 +2,7 @@
 
 from jaxdiff.data.dataset import Dataset, from_arrays, from_source
 from jaxdiff.data.images import check_images, check_labels, from_uint8, to_uint8
+from jaxdiff.data.prefetch import prefetch
 from jaxdiff.data.readers import READERS, example_shape, load
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "from_source",
     "from_uint8",
     "load",
+    "prefetch",
     "to_uint8",
 ]
