@@ -6,8 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdiff import arrays
-from jaxdiff.models import embeddings, layers, levels
+from jaxdiff.models import embeddings, layers, levels, precision
 
 __all__ = ["Classifier"]
 
@@ -58,7 +57,14 @@ class Classifier(nn.Module):
             ValueError: if a field or an input does not fit, before any compile.
         """
         embeddings.check_inputs(
-            x, t, None, rank=4, embedding=self.embedding, num_classes=0, cond_dim=0
+            x,
+            t,
+            None,
+            rank=4,
+            embedding=self.embedding,
+            num_classes=0,
+            cond_dim=0,
+            dtype=self.dtype,
         )
         if self.num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
@@ -70,5 +76,5 @@ class Classifier(nn.Module):
         h, _ = levels.down(self, h, emb, train)
         h = nn.silu(layers.group_norm(self.groups, dtype=self.dtype, name="norm")(h))
         h = jnp.mean(h, axis=(1, 2))
-        h = layers.dense(self.num_classes, zero=True, dtype=self.dtype, name="out")(h)
-        return h.astype(arrays.float_dtype())
+        h = layers.exact_dense(self.num_classes, kernel_init=layers.ZEROS, name="out")(h)
+        return precision.output(h)

@@ -15,8 +15,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdiff import arrays
-from jaxdiff.models import embeddings, layers
+from jaxdiff.models import embeddings, layers, precision
 
 __all__ = ["DiT"]
 
@@ -86,6 +85,7 @@ class DiT(nn.Module):
             embedding=self.embedding,
             num_classes=self.num_classes,
             cond_dim=self.cond_dim,
+            dtype=self.dtype,
         )
         _check(self, x.shape[1], x.shape[2])
         emb = embeddings.Conditioning(
@@ -104,11 +104,13 @@ class DiT(nn.Module):
             h = block(self.heads, self.expansion, self.dropout, self.dtype, name=f"block_{i}")(
                 h, emb, train
             )
-        scale, shift = _modulation(emb, 2, self.width, self.dtype, "modulation")
+        scale, shift = _modulation(emb, h, 2)
         h = _norm(h, scale, shift, self.dtype, "norm")
         features = x.shape[-1] if self.out_channels is None else self.out_channels
-        h = layers.dense(self.patch**2 * features, zero=True, dtype=self.dtype, name="out")(h)
-        return _unpatch(h, rows, columns, self.patch).astype(arrays.float_dtype())
+        out = layers.dense(
+            self.patch**2 * features, kernel_init=layers.ZEROS, dtype=self.dtype, name="out"
+        )
+        return precision.output(_unpatch(out(h), rows, columns, self.patch))
 
 
 class DiTBlock(nn.Module):
@@ -124,9 +126,7 @@ class DiTBlock(nn.Module):
         """Tokens [B, N, width] and silu(emb) [B, E] to tokens."""
         batch, tokens, width = h.shape
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        scale_a, shift_a, gate_a, scale_p, shift_p, gate_p = _modulation(
-            emb, 6, width, self.dtype, "modulation"
-        )
+        scale_a, shift_a, gate_a, scale_p, shift_p, gate_p = _modulation(emb, h, 6)
         branch = _norm(h, scale_a, shift_a, self.dtype, "norm_attention")
         qkv = layers.dense(3 * width, dtype=self.dtype, name="qkv")(branch)
         qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)
@@ -139,10 +139,11 @@ class DiTBlock(nn.Module):
         return h + gate_p * drop(branch)
 
 
-def _modulation(emb: Array, parts: int, width: int, dtype: Any, name: str) -> list[Array]:
-    """`parts` vectors [B, 1, width], linear in `emb` and zero at the start."""
-    out = layers.dense(parts * width, zero=True, dtype=dtype, name=name)(emb)
-    return jnp.split(out[:, None, :], parts, axis=-1)
+def _modulation(emb: Array, h: Array, parts: int) -> list[Array]:
+    """`parts` vectors [B, 1, width] for tokens `h`, linear in `emb` and zero at the start."""
+    width = h.shape[-1]
+    dense = layers.exact_dense(parts * width, kernel_init=layers.ZEROS, name="modulation")
+    return jnp.split(dense(emb)[:, None, :].astype(h.dtype), parts, axis=-1)
 
 
 def _norm(h: Array, scale: Array, shift: Array, dtype: Any, name: str) -> Array:

@@ -18,17 +18,20 @@ from jax import Array
 from scipy.special import ndtri
 
 from jaxdiff import arrays
+from jaxdiff.models import layers, precision
 
-__all__ = ["Conditioning", "check_inputs", "fourier", "sinusoidal"]
+__all__ = ["Conditioning", "add_given", "check_inputs", "fourier", "sinusoidal", "split"]
 
 Cond = Any
 """None, int labels [B], float vectors [B, D], or {"label": ..., "vector": ...}."""
 
 
-def sinusoidal(t: Array, features: int, *, max_period: float = 10_000.0) -> Array:
+def sinusoidal(
+    t: Array, features: int, *, max_period: float = 10_000.0, endpoint: bool = True
+) -> Array:
     """Sines and cosines of `t` at geometrically spaced frequencies.
 
-        w_i = max_period**(-i / (h - 1)),  i = 0..h-1,  h = features // 2
+        w_i = max_period**(-i / (h - 1)),  i = 0..h-1,  h = features // 2;  / h if not endpoint
         [sin(w_0 t) .. sin(w_{h-1} t), cos(w_0 t) .. cos(w_{h-1} t)], one 0 more if odd
 
     Args:
@@ -36,6 +39,7 @@ def sinusoidal(t: Array, features: int, *, max_period: float = 10_000.0) -> Arra
             moves most of the frequencies.
         features: the number of features, >= 4.
         max_period: 2 pi times this is the longest period.
+        endpoint: whether that period is among them, as in `numpy.linspace`.
 
     Returns:
         [B, features], float32 (float64 under jax_enable_x64).
@@ -44,12 +48,13 @@ def sinusoidal(t: Array, features: int, *, max_period: float = 10_000.0) -> Arra
         ValueError: if `features` < 4.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5, in the layout of Ho et al. 2020,
-    arXiv:2006.11239 (sines first, both ends of the frequency range included).
+    arXiv:2006.11239 (sines first, both ends of the frequency range included); without the end:
+    the configuration of Dhariwal and Nichol 2021, arXiv:2105.05233.
     """
     if features < 4:
         raise ValueError(f"features must be at least 4, got features={features}")
     half = features // 2
-    frequencies = np.exp(-math.log(max_period) * np.arange(half) / (half - 1))
+    frequencies = np.exp(-math.log(max_period) * np.arange(half) / (half - endpoint))
     return _waves(t, frequencies, features)
 
 
@@ -116,23 +121,27 @@ class Conditioning(nn.Module):
     @nn.compact
     def __call__(self, t: Array, cond: Cond = None) -> Array:
         """[B] times and their conditions to [B, features], never in half precision."""
-        dtype = arrays.float_dtype()
-        dense = lambda name: nn.Dense(self.features, param_dtype=dtype, name=name)  # noqa: E731
         waves = EMBEDDINGS[self.embedding](t, self.waves)
-        out = dense("time_out")(nn.silu(dense("time_in")(waves)))
-        label, vector = _split(cond, self.num_classes, self.cond_dim)
-        if label is not None:
-            known = (label >= 0) & (label < self.num_classes)
-            # One row past the table is NaN by take's fill mode: a wrong label must not pass.
-            row = jnp.where(known, label, self.num_classes + (label != -1))
-            table = nn.Embed(self.num_classes + 1, self.features, param_dtype=dtype, name="label")
-            out = out + table(row)
-        if vector is not None:
-            out = out + dense("vector")(jnp.asarray(vector, dtype))
-        return out
+        out = nn.silu(layers.exact_dense(self.features, name="time_in")(waves))
+        out = layers.exact_dense(self.features, name="time_out")(out)
+        return add_given(out, cond, self.num_classes, self.cond_dim)
 
 
-def _split(cond: Cond, num_classes: int, cond_dim: int) -> tuple[Array | None, Array | None]:
+def add_given(emb: Array, cond: Cond, num_classes: int, cond_dim: int) -> Array:
+    """`emb` [B, E] + table[label] + Dense(vector); modules "label" and "vector" of the caller's."""
+    dtype, features = arrays.float_dtype(), emb.shape[-1]
+    label, vector = split(cond, num_classes, cond_dim)
+    if label is not None:
+        known = (label >= 0) & (label < num_classes)
+        # One row past the table is NaN by take's fill mode: a wrong label must not pass.
+        row = jnp.where(known, label, num_classes + (label != -1))
+        emb = emb + nn.Embed(num_classes + 1, features, param_dtype=dtype, name="label")(row)
+    if vector is not None:
+        emb = emb + layers.exact_dense(features, name="vector")(jnp.asarray(vector, dtype))
+    return emb
+
+
+def split(cond: Cond, num_classes: int, cond_dim: int) -> tuple[Array | None, Array | None]:
     """(label, vector) of a condition that `check_inputs` has passed."""
     if isinstance(cond, dict):
         return cond.get("label"), cond.get("vector")
@@ -140,7 +149,15 @@ def _split(cond: Cond, num_classes: int, cond_dim: int) -> tuple[Array | None, A
 
 
 def check_inputs(
-    x: Array, t: Array, cond: Cond, *, rank: int, embedding: str, num_classes: int, cond_dim: int
+    x: Array,
+    t: Array,
+    cond: Cond,
+    *,
+    rank: int,
+    embedding: str,
+    num_classes: int,
+    cond_dim: int,
+    dtype: Any,
 ) -> None:
     """Raises ValueError unless a network with these fields can take `x`, `t` and `cond`.
 
@@ -152,10 +169,12 @@ def check_inputs(
         embedding: must be a name of `EMBEDDINGS`.
         num_classes: the number of classes, 0 for none.
         cond_dim: the length of the free vector, 0 for none.
+        dtype: must be one that networks compute in.
 
     Raises:
         ValueError: naming the argument, what was given and what was wanted.
     """
+    precision.check(dtype)
     if embedding not in EMBEDDINGS:
         raise ValueError(f"embedding must be one of {sorted(EMBEDDINGS)}, got {embedding!r}")
     if x.ndim != rank or not jnp.issubdtype(x.dtype, jnp.floating):
@@ -184,7 +203,7 @@ def check_inputs(
             "cond must be None: the network was built with num_classes=0 and cond_dim=0, "
             f"got shape {jnp.shape(cond)}"
         )
-    label, vector = _split(cond, num_classes, cond_dim)
+    label, vector = split(cond, num_classes, cond_dim)
     _check_label(label, x.shape[0])
     if vector is not None and jnp.shape(vector) != (x.shape[0], cond_dim):
         raise ValueError(

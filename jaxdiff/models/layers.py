@@ -1,9 +1,10 @@
 """The pieces of an image network: norm, convolution, residual block, attention, resampling.
 
-Parameters are float32. Activations follow `dtype`, a compute dtype such as "bfloat16" or None for
-the parameters' own; statistics of norms and the softmax stay float32. Images are channels-last.
+Activations follow `dtype`, a compute dtype such as "bfloat16" or None for the parameters' own, as
+`precision` says. Images are channels-last.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,8 +13,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdiff import arrays
+from jaxdiff.models import precision
 
 __all__ = [
+    "LECUN",
+    "ZEROS",
     "AttentionBlock",
     "Downsample",
     "ResidualBlock",
@@ -21,23 +25,75 @@ __all__ = [
     "attend",
     "conv",
     "dense",
+    "exact_dense",
     "group_norm",
     "layer_norm",
 ]
 
+Initializer = Callable[..., Array]
+"""(key, shape, dtype) to a parameter."""
 
-def dense(features: int, *, zero: bool = False, dtype: Any = None, name: str) -> nn.Dense:
-    """A linear layer over the last axis.
+LECUN = nn.initializers.lecun_normal()
+ZEROS = nn.initializers.zeros
+
+
+def dense(
+    features: int,
+    *,
+    kernel_init: Initializer = LECUN,
+    bias_init: Initializer = ZEROS,
+    bias: bool = True,
+    dtype: Any = None,
+    name: str,
+) -> nn.Dense:
+    """A linear layer over the last axis of pixels or tokens.
 
     Args:
         features: the output width.
-        zero: whether it starts as zero, as the last layer of a residual branch does.
+        kernel_init: how its kernel starts; the last layer of a residual branch as `ZEROS`.
+        bias_init: how its bias starts.
+        bias: whether it has one.
         dtype: the compute dtype, None for the parameters' own.
         name: the name of its parameters.
     """
-    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
     return nn.Dense(
-        features, kernel_init=init, dtype=dtype, param_dtype=arrays.float_dtype(), name=name
+        features,
+        use_bias=bias,
+        kernel_init=kernel_init,
+        bias_init=bias_init,
+        dtype=dtype,
+        param_dtype=arrays.float_dtype(),
+        name=name,
+    )
+
+
+def exact_dense(
+    features: int,
+    *,
+    kernel_init: Initializer = LECUN,
+    bias_init: Initializer = ZEROS,
+    bias: bool = True,
+    name: str,
+) -> nn.Dense:
+    """A linear layer of what describes a whole example, [B, E]: never in half precision.
+
+    Args:
+        features: the output width.
+        kernel_init: how its kernel starts.
+        bias_init: how its bias starts.
+        bias: whether it has one.
+        name: the name of its parameters.
+    """
+    dtype = arrays.float_dtype()
+    return nn.Dense(
+        features,
+        use_bias=bias,
+        kernel_init=kernel_init,
+        bias_init=bias_init,
+        dtype=dtype,
+        param_dtype=dtype,
+        precision=precision.EXACT,
+        name=name,
     )
 
 
@@ -46,7 +102,9 @@ def conv(
     *,
     kernel: int = 3,
     stride: int = 1,
-    zero: bool = False,
+    kernel_init: Initializer = LECUN,
+    bias_init: Initializer = ZEROS,
+    bias: bool = True,
     dtype: Any = None,
     name: str,
 ) -> nn.Conv:
@@ -56,42 +114,42 @@ def conv(
         features: the output channels.
         kernel: the side of the kernel in pixels.
         stride: the step of the output in pixels.
-        zero: whether it starts as zero, as the last layer of a residual branch does.
+        kernel_init: how its kernel starts; the last layer of a residual branch as `ZEROS`.
+        bias_init: how its bias starts.
+        bias: whether it has one.
         dtype: the compute dtype, None for the parameters' own.
         name: the name of its parameters.
     """
-    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
     return nn.Conv(
         features,
         (kernel, kernel),
         strides=(stride, stride),
-        kernel_init=init,
+        use_bias=bias,
+        kernel_init=kernel_init,
+        bias_init=bias_init,
         dtype=dtype,
         param_dtype=arrays.float_dtype(),
         name=name,
     )
 
 
-def group_norm(groups: int, *, dtype: Any = None, name: str) -> nn.GroupNorm:
+def group_norm(groups: int, *, epsilon: float = 1e-5, dtype: Any = None, name: str) -> nn.GroupNorm:
     """Group normalisation with a learned scale and shift, its statistics in float32.
 
-        y = (x - mean) / sqrt(var + 1e-5) * scale + bias
+        y = (x - mean) / sqrt(var + epsilon) * scale + bias
 
     Mean and variance are over the pixels and over the channels of a group.
 
     Args:
         groups: the number of groups; must divide the channels.
+        epsilon: what keeps the quotient finite; published networks differ in it.
         dtype: the dtype of the result, None for the parameters' own.
         name: the name of its parameters.
 
     Source: Wu and He 2018, arXiv:1803.08494, eq. 1-3.
     """
     return nn.GroupNorm(
-        groups,
-        epsilon=1e-5,
-        dtype=dtype,
-        param_dtype=arrays.float_dtype(),
-        name=name,
+        groups, epsilon=epsilon, dtype=dtype, param_dtype=arrays.float_dtype(), name=name
     )
 
 
@@ -131,7 +189,9 @@ def attend(query: Array, key: Array, value: Array) -> Array:
     Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1.
     """
     wide = jnp.promote_types(query.dtype, jnp.float32)
-    scores = jnp.einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=wide)
+    scores = jnp.einsum(
+        "bnhd,bmhd->bhnm", query, key, precision=precision.EXACT, preferred_element_type=wide
+    )
     weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1)
     return jnp.einsum("bhnm,bmhd->bnhd", weights.astype(value.dtype), value)
 
@@ -170,14 +230,14 @@ class ResidualBlock(nn.Module):
         h = conv(self.features, dtype=self.dtype, name="conv_in")(h)
         norm = group_norm(self.groups, dtype=self.dtype, name="norm_out")
         width = self.features * (2 if self.scale_shift else 1)
-        e = dense(width, dtype=self.dtype, name="emb")(nn.silu(emb))[:, None, None, :]
+        e = exact_dense(width, name="emb")(nn.silu(emb))[:, None, None, :].astype(h.dtype)
         if self.scale_shift:
             scale, shift = jnp.split(e, 2, axis=-1)
             h = norm(h) * (1 + scale) + shift
         else:
             h = norm(h + e)
         h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
-        h = conv(self.features, zero=True, dtype=self.dtype, name="conv_out")(h)
+        h = conv(self.features, kernel_init=ZEROS, dtype=self.dtype, name="conv_out")(h)
         if x.shape[-1] != self.features:
             x = dense(self.features, dtype=self.dtype, name="skip")(x)
         return x + h
@@ -208,7 +268,7 @@ class AttentionBlock(nn.Module):
         qkv = dense(3 * channels, dtype=self.dtype, name="qkv")(h)
         qkv = qkv.reshape(batch, height * width, 3, self.heads, channels // self.heads)
         h = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]).reshape(x.shape)
-        return x + dense(channels, zero=True, dtype=self.dtype, name="out")(h)
+        return x + dense(channels, kernel_init=ZEROS, dtype=self.dtype, name="out")(h)
 
 
 class Downsample(nn.Module):

@@ -5,8 +5,7 @@ from typing import Any
 import flax.linen as nn
 from jax import Array
 
-from jaxdiff import arrays
-from jaxdiff.models import embeddings, layers
+from jaxdiff.models import embeddings, layers, precision
 
 __all__ = ["MLP"]
 
@@ -68,6 +67,7 @@ class MLP(nn.Module):
             embedding=self.embedding,
             num_classes=self.num_classes,
             cond_dim=self.cond_dim,
+            dtype=self.dtype,
         )
         if self.width < 1 or self.depth < 0:
             raise ValueError(
@@ -87,8 +87,8 @@ class MLP(nn.Module):
             h = MLPBlock(self.dropout, self.dtype, name=f"block_{i}")(h, emb, train)
         h = nn.silu(layers.layer_norm(dtype=self.dtype, name="norm")(h))
         features = x.shape[-1] if self.out_channels is None else self.out_channels
-        h = layers.dense(features, zero=True, dtype=self.dtype, name="out")(h)
-        return h.astype(arrays.float_dtype())
+        h = layers.dense(features, kernel_init=layers.ZEROS, dtype=self.dtype, name="out")(h)
+        return precision.output(h)
 
 
 class MLPBlock(nn.Module):
@@ -103,6 +103,8 @@ class MLPBlock(nn.Module):
         width = h.shape[-1]
         branch = layers.layer_norm(dtype=self.dtype, name="norm")(h)
         branch = layers.dense(width, dtype=self.dtype, name="in")(branch)
-        branch = branch + layers.dense(width, dtype=self.dtype, name="emb")(nn.silu(emb))
+        e = layers.exact_dense(width, name="emb")(nn.silu(emb))
+        branch = branch + e.astype(branch.dtype)
         branch = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(branch))
-        return h + layers.dense(width, zero=True, dtype=self.dtype, name="out")(branch)
+        out = layers.dense(width, kernel_init=layers.ZEROS, dtype=self.dtype, name="out")
+        return h + out(branch)

@@ -13,8 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdiff import arrays
-from jaxdiff.models import embeddings, layers, levels
+from jaxdiff.models import embeddings, layers, levels, precision
 
 __all__ = ["UNet", "ddpm_cifar10"]
 
@@ -99,6 +98,7 @@ class UNet(nn.Module):
             embedding=self.embedding,
             num_classes=self.num_classes,
             cond_dim=self.cond_dim,
+            dtype=self.dtype,
         )
         if self.skip not in SKIPS:
             raise ValueError(f"skip must be one of {SKIPS}, got {self.skip!r}")
@@ -120,8 +120,8 @@ class UNet(nn.Module):
         h = self._up(h, stack, emb, train)
         h = nn.silu(layers.group_norm(self.groups, dtype=self.dtype, name="norm")(h))
         features = x.shape[-1] if self.out_channels is None else self.out_channels
-        h = layers.conv(features, zero=True, dtype=self.dtype, name="out")(h)
-        return h.astype(arrays.float_dtype())
+        h = layers.conv(features, kernel_init=layers.ZEROS, dtype=self.dtype, name="out")(h)
+        return precision.output(h)
 
     def _up(self, h: Array, stack: list[Array], emb: Array, train: bool) -> Array:
         """The activation at the first level again."""

@@ -98,6 +98,7 @@ GOOD = {
     "embedding": "fourier",
     "num_classes": 0,
     "cond_dim": 0,
+    "dtype": None,
 }
 
 
@@ -109,6 +110,8 @@ GOOD = {
         ({"t": jnp.zeros(())}, ["t must be [2]"]),
         ({"t": jnp.zeros((2, 1))}, ["t must be [2]"]),
         ({"embedding": "rotary"}, ["embedding", "rotary", "sinusoidal"]),
+        ({"dtype": "int8"}, ["dtype must be None", "bfloat16", "int8"]),
+        ({"dtype": "fp16"}, ["dtype must be None", "fp16"]),
         ({"cond": jnp.zeros(2, int)}, ["cond must be None", "num_classes=0"]),
         ({"cond": {"label": jnp.zeros(2, int)}}, ["cond", "label"]),
         ({"num_classes": 3}, ["cond is missing", "num_classes=3", "-1"]),
