@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxdiff.data import dataset, pictures
 
-__all__ = ["load"]
+__all__ = ["example_shape", "load"]
 
 _HELDOUT = ("test", "val", "valid", "validation", "heldout")
 _DECODED = 2**26  # bytes of files that are decoded at once to be checked: a matter of seconds
@@ -62,10 +62,7 @@ class _Pictures:
             ValueError: the file is damaged.
         """
         path = self.paths[row]
-        try:
-            pixels = pictures.decode(path, grey=self.shape[-1] == 1, size=self.size)
-        except pictures.UNREADABLE as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+        pixels = pictures.decode(path, grey=self.shape[-1] == 1, size=self.size)
         if pixels.shape != self.shape[1:]:
             raise ValueError(
                 f"{path} is {_size(pixels.shape)} where {_size(self.shape[1:])} is due"
@@ -89,7 +86,7 @@ class _Pictures:
                 return self.decode(int(other))
             except ValueError:
                 continue
-        raise ValueError(f"{self.paths[row]} is damaged, and so is every other of its class")
+        raise ValueError(f"{self.paths[row]} cannot be read, nor can any other of its class")
 
 
 def load(
@@ -116,28 +113,51 @@ def load(
             beside them.
     """
     path = Path(path).expanduser()
-    if size is not None and size < 1:
-        raise ValueError(f"size must be >= 1, got {size}")
-    if not path.is_dir():
-        raise FileNotFoundError(f"there is no folder {path}")
-    roots, damaged = _roots(path), {}
-    entries = list(_entries(roots, damaged))
-    if entries and (strict or sum(os.path.getsize(e.path) for e in entries) <= _DECODED):
-        damaged |= _undecodable(_source(entries, size, strict))
-        entries = [entry for entry in entries if entry.path not in damaged]
+    source, counts, damaged = _listed(path, size, strict)
     if damaged:
-        _complain(path, list(damaged.values()), len(damaged) + len(entries), strict)
-    counts = [sum(entry.part == part for entry in entries) for part in range(len(roots))]
-    for root, count in zip(roots, counts, strict=True):
-        if count == 0:
-            raise ValueError(f"{root} holds no pictures ({', '.join(pictures.SUFFIXES)})")
-    source = _source(entries, size, strict)
+        warnings.warn(_complaint(path, damaged, len(source)), stacklevel=2)
     return dataset.from_source(
         source,
         source.classes if source.classes.any() else None,
         name=path.name,
         test_from=counts[0] if len(counts) == 2 else None,
     )
+
+
+def example_shape(
+    path: str | os.PathLike, *, size: int | None = None, strict: bool = False
+) -> tuple[int, ...]:
+    """The shape of an example, (H, W, C); what is damaged is left to `load` to name.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load` does.
+    """
+    return _listed(Path(path).expanduser(), size, strict)[0].shape[1:]
+
+
+def _listed(
+    path: Path, size: int | None, strict: bool
+) -> tuple[_Pictures, list[int], Sequence[str]]:
+    """The pictures, how many each part has, and what is said of those that cannot be read."""
+    if size is not None and size < 1:
+        raise ValueError(f"size must be >= 1, got {size}")
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {path}")
+    damaged: dict[str, str] = {}
+    roots = _roots(path)
+    entries = list(_entries(roots, damaged))
+    if entries and (strict or sum(os.path.getsize(e.path) for e in entries) <= _DECODED):
+        damaged |= _undecodable(_source(entries, size, strict))
+        entries = [entry for entry in entries if entry.path not in damaged]
+    said = list(damaged.values())
+    if strict and said:
+        raise ValueError(_complaint(path, said, len(entries)))
+    counts = [sum(entry.part == part for entry in entries) for part in range(len(roots))]
+    for root, count in zip(roots, counts, strict=True):
+        if count == 0:
+            also = f"; {_complaint(path, said, len(entries))}" if said else ""
+            raise ValueError(f"{root} holds no pictures ({', '.join(pictures.SUFFIXES)}){also}")
+    return _source(entries, size, strict), counts, said
 
 
 def _roots(path: Path) -> list[Path]:
@@ -167,8 +187,8 @@ def _entries(roots: Sequence[Path], damaged: dict[str, str]) -> Iterator[_Entry]
             inside = path.relative_to(root).parts
             try:
                 found = pictures.header(path)
-            except pictures.UNREADABLE as error:
-                damaged[str(path)] = f"{path} is damaged: {error}"
+            except ValueError as error:
+                damaged[str(path)] = str(error)
                 continue
             yield _Entry(str(path), part, inside[0] if len(inside) > 1 else "", found)
 
@@ -229,14 +249,13 @@ def _undecodable(source: _Pictures) -> dict[str, str]:
         return {p: text for p, text in zip(source.paths, found, strict=True) if text is not None}
 
 
-def _complain(path: Path, damaged: Sequence[str], count: int, strict: bool) -> None:
-    """Names the damaged files."""
+def _complaint(path: Path, damaged: Sequence[str], sound: int) -> str:
+    """One message that names the first few damaged files."""
     named = "; ".join(damaged[:_NAMED])
     more = f"; and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
-    text = f"{path}: {len(damaged)} of {count} pictures cannot be read: {named}{more}"
-    if strict:
-        raise ValueError(text)
-    warnings.warn(text, stacklevel=3)
+    return (
+        f"{path}: {len(damaged)} of {len(damaged) + sound} pictures cannot be read: {named}{more}"
+    )
 
 
 def _size(shape: Sequence[int]) -> str:

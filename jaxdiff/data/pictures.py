@@ -1,20 +1,20 @@
 """One picture file as bytes [H, W, C], whatever its format: the part that Pillow does."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["SUFFIXES", "UNREADABLE", "Header", "decode", "header"]
+__all__ = ["SUFFIXES", "Header", "decode", "header"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-# What Pillow raises of files that are torn, altered, of another format, or of a size that only an
-# attack would have (SyntaxError is its word for a bad PNG, the bomb that for some 179 million
-# pixels), and what decode raises itself.
-UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, OverflowError, MemoryError)
-UNREADABLE += (Image.DecompressionBombError,)
-
+# What Pillow raises of files that are torn, altered, or of a size that only an attack would have
+# (SyntaxError is its word for a bad PNG, the bomb that for some 179 million pixels).
+_UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, OverflowError, MemoryError)
+_UNREADABLE += (Image.DecompressionBombError,)
 _ORIENTATION = 0x0112  # the EXIF tag; 5..8 turn the picture on its side
 
 
@@ -31,13 +31,25 @@ class Header(NamedTuple):
     grey: bool
 
 
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """The picture in a file; whatever goes wrong with it is a ValueError that names the file."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} is not a picture") from error
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
 def header(path: str | Path) -> Header:
     """Reads the beginning of a file.
 
     Raises:
-        One of UNREADABLE: where it is not a picture.
+        ValueError: where it is not a picture, or too large for one.
     """
-    with Image.open(path) as image:
+    with _opened(path) as image:
         width, height = image.size
         # asking a PNG without EXIF for it would decode it
         known = image.format != "PNG" or "exif" in image.info
@@ -62,9 +74,9 @@ def decode(path: str | Path, *, grey: bool, size: int | None) -> np.ndarray:
         uint8 [H, W, 1] or [H, W, 3].
 
     Raises:
-        One of UNREADABLE: where it is not a whole picture.
+        ValueError: where it is not a whole picture.
     """
-    with Image.open(path) as opened:
+    with _opened(path) as opened:
         if size is not None:
             opened.draft(None, (2 * size, 2 * size))  # spares a JPEG the pixels that go anyway
         image = _flat(ImageOps.exif_transpose(opened), "L" if grey else "RGB")

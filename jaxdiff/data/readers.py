@@ -75,7 +75,7 @@ READERS: tuple[Reader, ...] = (
         "a folder of pictures",
         lambda source: Path(source).expanduser().is_dir(),
         folder.load,
-        lambda source, **options: folder.load(source, **options).example_shape,
+        folder.example_shape,
         options=("size", "strict"),
     ),
 )
