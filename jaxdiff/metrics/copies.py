@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdiff.metrics import distances
+from jaxdiff.metrics import distances, errors
+from jaxdiff.metrics.errors import Estimate
 
-__all__ = ["Copies", "find_copies"]
+__all__ = ["Copies", "CopiesEstimate", "copies_estimate", "find_copies"]
 
 
 class Copies(NamedTuple):
@@ -52,11 +53,7 @@ def find_copies(
     Source: in the spirit of Meehan et al. 2020, arXiv:2004.05675, whose test compares the same
         two sets of distances by ranks; a low quantile sees a few copies among many samples.
     """
-    if not 0 < quantile < 1:
-        raise ValueError(f"quantile must lie in (0, 1), got {quantile}")
-    samples, train = distances.check_pair(samples, train)
-    heldout, train = distances.check_pair(heldout, train)
-    ours, theirs = distances.nearest(samples, train), distances.nearest(heldout, train)
+    ours, theirs = _nearest(samples, train, heldout, quantile)
     threshold = np.quantile(theirs, quantile)
     return Copies(
         share=float(np.mean(ours < threshold)),
@@ -64,3 +61,68 @@ def find_copies(
         distance=float(np.median(ours)),
         heldout_distance=float(np.median(theirs)),
     )
+
+
+class CopiesEstimate(NamedTuple):
+    """What of `Copies` is compared, each with its standard error.
+
+    Attributes:
+        share: of copies among the samples.
+        distance: the median from a sample to its nearest training example.
+        heldout_distance: the same for held-out examples.
+    """
+
+    share: Estimate
+    distance: Estimate
+    heldout_distance: Estimate
+
+
+def copies_estimate(
+    samples: np.ndarray,
+    train: np.ndarray,
+    heldout: np.ndarray,
+    *,
+    quantile: float = 0.05,
+    resamples: int = 50,
+    seed: int = 0,
+) -> CopiesEstimate:
+    """`find_copies` with standard errors, by the bootstrap of samples and held-out examples.
+
+    The training set is what the model was trained on and is not drawn again.
+
+    Args:
+        samples, train, heldout, quantile: as in `find_copies`, of 2 rows or more.
+        resamples: how many.
+        seed: of the draws.
+
+    Returns:
+        The three.
+
+    Raises:
+        ValueError: as `find_copies`, or resamples < 2.
+    """
+    ours, theirs = _nearest(samples, train, heldout, quantile)
+
+    def share(i: np.ndarray, j: np.ndarray) -> float:
+        return float(np.mean(ours[i] < np.quantile(theirs[j], quantile)))
+
+    def median(found: np.ndarray) -> Estimate:
+        error = errors.bootstrap(
+            lambda i: np.median(found[i]), len(found), resamples=resamples, seed=seed
+        )
+        return Estimate(float(np.median(found)), error)
+
+    error = errors.bootstrap(share, len(ours), len(theirs), resamples=resamples, seed=seed)
+    value = share(np.arange(len(ours)), np.arange(len(theirs)))
+    return CopiesEstimate(Estimate(value, error), median(ours), median(theirs))
+
+
+def _nearest(
+    samples: np.ndarray, train: np.ndarray, heldout: np.ndarray, quantile: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The distances to the nearest training example: of samples, of held-out examples."""
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile must lie in (0, 1), got {quantile}")
+    samples, train = distances.check_pair(samples, train)
+    heldout, train = distances.check_pair(heldout, train)
+    return distances.nearest(samples, train), distances.nearest(heldout, train)

@@ -1,10 +1,14 @@
-"""Euclidean distances between two sets of features, in blocks, in float64 on the host.
+"""Euclidean distances between two sets of features, in tiles, in float64 on the host.
 
     |x - y|^2 = |x - m|^2 + |y - m|^2 - 2 (x - m).(y - m),   m the mean of the y
 
 is one matrix product, some fifty times faster than differences for long features. It cancels
 where x is near y: about a common centre the loss is a rounding of the spread, not of the mean,
-and what lies within that rounding of 0 is set to 0, so that a copy has distance 0 exactly.
+
+    error <= 4 D eps (|x - m|^2 + |y - m|^2),   eps = 2.2e-16,
+
+and what lies within that bound of 0 is set to 0, so that a copy has distance 0 exactly.
+A tile takes half a gigabyte at most, whatever the number of examples and features.
 """
 
 from collections.abc import Iterator
@@ -12,15 +16,19 @@ from collections.abc import Iterator
 import numpy as np
 
 __all__ = [
-    "blocks",
     "check_features",
     "check_pair",
-    "kth_neighbour",
+    "kth_neighbours",
     "nearest",
+    "rounding",
     "squared_distances",
+    "squared_distances_within",
+    "tiles",
+    "tiles_within",
 ]
 
-BLOCK_ENTRIES = 2**24  # distances held at once: 128 MB in float64
+TILE = 4096  # rows on each side of a tile: its distances are 128 MB
+TILE_NUMBERS = 2**23  # features of each side of a tile: 64 MB
 
 
 def check_features(x: np.ndarray, name: str, *, least: int = 1) -> np.ndarray:
@@ -32,6 +40,8 @@ def check_features(x: np.ndarray, name: str, *, least: int = 1) -> np.ndarray:
     x = np.asarray(x)
     if x.ndim != 2 or x.shape[1] == 0:
         raise ValueError(f"{name} must be features [N, D], got shape {list(x.shape)}")
+    if x.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be real numbers, got {x.dtype}")
     if len(x) < least:
         raise ValueError(f"{name} must have at least {least} rows, got {len(x)}")
     if not np.isfinite(x).all():
@@ -47,48 +57,88 @@ def check_pair(x: np.ndarray, y: np.ndarray, *, least: int = 1) -> tuple[np.ndar
     return x, y
 
 
-def blocks(n: int, m: int) -> Iterator[slice]:
-    """Row ranges of an [n, m] table that keep it within `BLOCK_ENTRIES`."""
-    rows = max(1, BLOCK_ENTRIES // m)
-    return (slice(start, min(start + rows, n)) for start in range(0, n, rows))
+def tiles(n: int, m: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """(rows, columns) of an [n, m] table over features of that width, tile by tile."""
+    return ((rows, columns) for rows in _cuts(n, width) for columns in _cuts(m, width))
 
 
-def squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """The squared distances from x to y, a block of rows at a time.
+def tiles_within(n: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """The tiles of a symmetric [n, n] table that lie on or above its diagonal."""
+    return (tile for tile in tiles(n, n, width) if tile[0].start <= tile[1].start)
+
+
+def _cuts(n: int, width: int) -> list[slice]:
+    edge = max(1, min(TILE, TILE_NUMBERS // width))
+    return [slice(start, min(start + edge, n)) for start in range(0, n, edge)]
+
+
+def rounding(width: int) -> float:
+    """The bound on the error of |x - y|^2, as a multiple of |x - m|^2 + |y - m|^2."""
+    return 4 * width * np.finfo(np.float64).eps
+
+
+def squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """The squared distances from x to y, a tile at a time.
 
     Args:
         x: [N, D].
         y: [M, D].
 
     Yields:
-        (rows, [len(rows), M] float64): exactly 0 within the rounding of 0.
+        (rows, columns, float64 table of theirs): exactly 0 within the rounding of 0.
     """
     centre = np.mean(y, axis=0, dtype=np.float64)
-    y = y - centre
-    y_norm = np.einsum("md,md->m", y, y)
-    rounding = 4 * y.shape[1] * np.finfo(np.float64).eps  # a bound on that of a dot product
-    for rows in blocks(len(x), len(y)):
-        part = x[rows] - centre
-        scale = np.einsum("nd,nd->n", part, part)[:, None] + y_norm
-        squared = scale - 2 * (part @ y.T)
-        squared[squared <= rounding * scale] = 0
-        yield rows, squared
+    for rows, columns in tiles(len(x), len(y), x.shape[1]):
+        yield rows, columns, _table(x[rows] - centre, y[columns] - centre)
+
+
+def squared_distances_within(x: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """The same from x to x: tiles on or above the diagonal; the others are their transposes."""
+    centre = np.mean(x, axis=0, dtype=np.float64)
+    for rows, columns in tiles_within(len(x), x.shape[1]):
+        yield rows, columns, _table(x[rows] - centre, x[columns] - centre)
+
+
+def _table(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """[n, m] of centred rows."""
+    scale = np.einsum("nd,nd->n", x, x)[:, None] + np.einsum("md,md->m", y, y)
+    squared = x @ y.T
+    squared *= -2
+    squared += scale
+    scale *= rounding(x.shape[1])
+    squared[squared <= scale] = 0
+    return squared
 
 
 def nearest(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The distance from each x to the nearest y: [N]."""
-    found = [squared.min(axis=1) for _, squared in squared_distances(x, y)]
-    return np.sqrt(np.concatenate(found))
+    found = np.full(len(x), np.inf)
+    for rows, _, squared in squared_distances(x, y):
+        found[rows] = np.minimum(found[rows], squared.min(axis=1))
+    return np.sqrt(found)
 
 
-def kth_neighbour(x: np.ndarray, k: int) -> np.ndarray:
-    """The distance from each x to its k-th nearest other: [N].
+def kth_neighbours(x: np.ndarray, ks: tuple[int, ...]) -> np.ndarray:
+    """The squared distances from each x to its k-th nearest other, a row for each k: [K, N].
 
     Raises:
         ValueError: where there are no k others.
     """
-    if not 1 <= k < len(x):
-        raise ValueError(f"k must lie in 1..{len(x) - 1} with {len(x)} points, got {k}")
+    for k in ks:
+        if not 1 <= k < len(x):
+            raise ValueError(f"k must lie in 1..{len(x) - 1} with {len(x)} points, got {k}")
     # each point is among its own neighbours, at 0, and so takes the first place
-    found = [np.partition(squared, k, axis=1)[:, k] for _, squared in squared_distances(x, x)]
-    return np.sqrt(np.concatenate(found))
+    near = np.full((len(x), max(ks) + 1), np.inf)
+    for rows, columns, squared in squared_distances_within(x):
+        _keep_least(near[rows], squared)
+        if rows != columns:
+            _keep_least(near[columns], squared.T)
+    return near.T[list(ks)]
+
+
+def _keep_least(near: np.ndarray, more: np.ndarray) -> None:
+    """Puts into the rows of `near` [n, c] the c least of what is there and in `more` [n, m]."""
+    count = near.shape[1]
+    if more.shape[1] > count:
+        more = np.partition(more, count - 1, axis=1)[:, :count]
+    near[:] = np.sort(np.concatenate([near, more], axis=1), axis=1)[:, :count]

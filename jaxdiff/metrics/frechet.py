@@ -4,6 +4,8 @@
 
 It is d^2 that is reported, as everywhere in the field. It is biased: with n samples it is too
 large by a term of order 1/n, so compare only figures of equal n, and use all samples there are.
+Resampled sets, which repeat points, are more biased still: of the bootstrap only the deviation is
+used, and it is the error of the estimate about its own mean, which lies above the truth.
 
 Source: Dowson and Landau 1982, doi:10.1016/0047-259X(82)90077-X; as a score of generators Heusel
 et al. 2017, arXiv:1706.08500, eq. 6; bias: Chong and Forsyth 2020, arXiv:1911.07023.
@@ -14,11 +16,10 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from jaxdiff.metrics import distances
+from jaxdiff.metrics import distances, errors
+from jaxdiff.metrics.errors import Estimate
 
-__all__ = ["Moments", "frechet_distance", "frechet_from_moments", "moments"]
-
-BLOCK_ROWS = 4096
+__all__ = ["Moments", "frechet_distance", "frechet_estimate", "frechet_from_moments", "moments"]
 
 
 class Moments(NamedTuple):
@@ -38,11 +39,18 @@ class Moments(NamedTuple):
 def moments(features: np.ndarray) -> Moments:
     """The mean and covariance of features [N, D], N >= 2, in float64."""
     features = distances.check_features(features, "features", least=2)
-    n, width = features.shape
-    mean = np.mean(features, axis=0, dtype=np.float64)
+    return _weighted_moments(features, np.ones(len(features)))
+
+
+def _weighted_moments(features: np.ndarray, counts: np.ndarray) -> Moments:
+    """Those of a set that holds row i `counts[i]` times, in one pass over the rows it holds."""
+    held = np.flatnonzero(counts)
+    n, width = int(np.sum(counts)), features.shape[1]
+    blocks = [held[rows] for rows, _ in distances.tiles(len(held), 1, width)]
+    mean = sum(counts[rows] @ features[rows].astype(np.float64) for rows in blocks) / n
     scatter = np.zeros((width, width))
-    for start in range(0, n, BLOCK_ROWS):
-        centred = features[start : start + BLOCK_ROWS] - mean
+    for rows in blocks:
+        centred = (features[rows] - mean) * np.sqrt(counts[rows])[:, None]
         scatter += centred.T @ centred
     return Moments(mean, scatter / (n - 1), n)
 
@@ -64,6 +72,37 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     return frechet_from_moments(moments(x), moments(y))
 
 
+def frechet_estimate(
+    x: np.ndarray, y: np.ndarray, *, resamples: int = 50, seed: int = 0
+) -> Estimate:
+    """`frechet_distance` with its standard error, by the bootstrap of both sets.
+
+    A resample costs its moments and two decompositions of [D, D]: for 2,048 features of 50,000
+    examples some half a minute on two cores, so take few there.
+
+    Args:
+        x: [N, D].
+        y: [M, D].
+        resamples: how many; r know the error to 1 / sqrt(2 r).
+        seed: of the draws.
+
+    Returns:
+        The distance and the error, which says nothing of the bias of order 1/n.
+
+    Raises:
+        ValueError: where a set has fewer than 2 rows, the widths differ, or resamples < 2.
+    """
+    x, y = distances.check_pair(x, y, least=2)
+
+    def distance(*drawn: np.ndarray) -> float:
+        counts = (np.bincount(i, minlength=len(z)) for i, z in zip(drawn, (x, y), strict=True))
+        a, b = (_weighted_moments(z, count) for z, count in zip((x, y), counts, strict=True))
+        return _squared(a, b, _overlap_by_eigenvalues(a.cov, b.cov))
+
+    error = errors.bootstrap(distance, len(x), len(y), resamples=resamples, seed=seed)
+    return Estimate(frechet_distance(x, y), error)
+
+
 def frechet_from_moments(x: Moments, y: Moments) -> float:
     """The squared Frechet distance between two Gaussians, in the units of the features squared.
 
@@ -82,10 +121,26 @@ def frechet_from_moments(x: Moments, y: Moments) -> float:
     """
     if x.mean.shape != y.mean.shape:
         raise ValueError(f"moments must have one width, got {x.mean.shape} and {y.mean.shape}")
-    shift = np.sum((x.mean - y.mean) ** 2)
     overlap = np.sum(scipy.linalg.svdvals(_root(x.cov, "x.cov") @ _root(y.cov, "y.cov")))
+    return _squared(x, y, overlap)
+
+
+def _squared(x: Moments, y: Moments, overlap: float) -> float:
+    """d^2, given tr (C_x^(1/2) C_y C_x^(1/2))^(1/2)."""
+    shift = np.sum((x.mean - y.mean) ** 2)
     squared = shift + np.trace(x.cov) + np.trace(y.cov) - 2 * overlap
     return max(float(squared), 0.0)  # equal Gaussians leave a rounding of either sign
+
+
+def _overlap_by_eigenvalues(x: np.ndarray, y: np.ndarray) -> float:
+    """That trace to 1e-8 of its size, some five times faster than by singular values.
+
+    An eigenvalue below rounding may be off by its root; such ones count as 0.
+    """
+    root = _root(x, "x.cov")
+    values = scipy.linalg.eigvalsh(root @ y @ root)
+    rounding = np.max(np.abs(values)) * len(x) * np.finfo(np.float64).eps
+    return float(np.sum(np.sqrt(values[values > rounding])))
 
 
 def _root(cov: np.ndarray, name: str) -> np.ndarray:
