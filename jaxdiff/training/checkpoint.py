@@ -1,14 +1,21 @@
-"""Checkpoints by Orbax: written in the background, complete or absent.
+"""Checkpoints by Orbax, sealed with digests of our own: complete and unaltered, or not used.
 
-A checkpoint of step n is `DIRECTORY/n/`: `state`, the arrays; `meta`, JSON with the run's config
-and the shape and dtype of every leaf, by which a state is compared before anything is read into
-it (Orbax itself casts dtypes and key types in silence).
+A checkpoint of step n is `DIRECTORY/n/`: `state/`, the arrays; `meta.json`, the run's config, the
+score, and the shape and dtype of every leaf, by which a state is compared before anything is read
+into it; `digests.json`, written last (see `digests`). Orbax itself takes flipped bits, other
+dtypes and other key types in silence.
 
 Not here: what a run directory holds besides (see `rundir`).
 """
 
+import concurrent.futures
+import contextlib
+import errno
 import json
-from collections.abc import Mapping
+import math
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,27 +23,84 @@ from typing import Any, Self
 import jax
 import orbax.checkpoint as ocp
 
-__all__ = ["Checkpoints", "finished_steps", "latest_step", "read_meta", "restore"]
+from jaxdiff.data import files
+from jaxdiff.training import digests
+
+__all__ = [
+    "Checkpoints",
+    "best_step",
+    "finished_steps",
+    "latest_step",
+    "read_meta",
+    "restore",
+    "set_aside",
+    "sound_step",
+]
 
 
 def finished_steps(directory: str | Path) -> list[int]:
     """The steps with a complete checkpoint, rising; saves broken off and stray folders are not."""
-    folders = Path(directory).iterdir() if Path(directory).is_dir() else ()
-    return sorted(int(f.name) for f in folders if f.name.isdecimal() and _is_finished(f))
+    return sorted(step for step, folder in _numbered(directory) if digests.is_sealed(folder))
 
 
 def latest_step(directory: str | Path) -> int | None:
-    """The newest step with a complete checkpoint, None if there is none."""
+    """The newest step with a complete checkpoint, altered or not; None if there is none."""
     return max(finished_steps(directory), default=None)
 
 
-def _is_finished(folder: Path) -> bool:
-    marks = ("_CHECKPOINT_METADATA", "state/_METADATA", "meta/metadata")
-    return all((folder / mark).is_file() for mark in marks)
+def best_step(directory: str | Path) -> int | None:
+    """The step whose checkpoint has the lowest score, None if none has one."""
+    scores = {step: read_meta(directory, step)["score"] for step in finished_steps(directory)}
+    scored = {step: score for step, score in scores.items() if score is not None}
+    return min(scored, key=scored.__getitem__, default=None)
+
+
+def sound_step(directory: str | Path) -> int | None:
+    """The newest step whose checkpoint is complete and unaltered, None if there is none.
+
+    Every newer folder that is not is named in a warning. Reads all files of what it looks at.
+    """
+    skipped = []
+    for step, folder in sorted(_numbered(directory), reverse=True):
+        found = digests.faults(folder)
+        if not found:
+            _warn(skipped, f"the newest sound one, of step {step}, is used instead")
+            return step
+        skipped.append(f"checkpoint {folder} is skipped: {_listed(found)}")
+    _warn(skipped, "there is no sound one")
+    return None
+
+
+def set_aside(directory: str | Path, step: int | None) -> None:
+    """Renames what is newer than `step` and complete, but altered, to `n.damaged`.
+
+    So that a run which goes on from `step` can save its own.
+    """
+    for number, folder in _numbered(directory):
+        if digests.is_sealed(folder) and (step is None or number > step):
+            target = folder.with_name(f"{number}.damaged")
+            if target.exists():
+                shutil.rmtree(target)
+            folder.rename(target)
+
+
+def _numbered(directory: str | Path) -> list[tuple[int, Path]]:
+    folders = Path(directory).absolute().iterdir() if Path(directory).is_dir() else ()
+    named = (f for f in folders if f.name.isascii() and f.name.isdecimal() and f.is_dir())
+    return [(int(f.name), f) for f in named if f.name == str(int(f.name))]
+
+
+def _warn(skipped: list[str], instead: str) -> None:
+    if skipped:
+        warnings.warn(f"{'; '.join(skipped)}; {instead}", stacklevel=3)
+
+
+def _listed(found: list[str]) -> str:
+    return "; ".join(found[:8]) + ("; ..." if len(found) > 8 else "")
 
 
 def read_meta(directory: str | Path, step: int) -> dict[str, Any]:
-    """The JSON beside a checkpoint: "config" and "leaves" (path to [shape, dtype]).
+    """The JSON beside a checkpoint: "config", "score" and "leaves" (path to [shape, dtype]).
 
     Raises:
         FileNotFoundError: there is no complete checkpoint of that step.
@@ -44,12 +108,12 @@ def read_meta(directory: str | Path, step: int) -> dict[str, Any]:
     """
     folder = _folder(directory, step)
     try:
-        meta = json.loads((folder / "meta" / "metadata").read_text(encoding="utf-8"))
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         leaves = meta["leaves"].items()
         described = {path: [list(shape), str(dtype)] for path, (shape, dtype) in leaves}
-        return {"config": meta["config"], "leaves": described}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"checkpoint {folder} is damaged: its meta gives {error!r}") from error
+        return {"config": meta["config"], "score": meta["score"], "leaves": described}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"checkpoint {folder} is damaged: meta.json gives {error!r}") from error
 
 
 def restore(directory: str | Path, target: Any, step: int | None = None) -> Any:
@@ -59,7 +123,7 @@ def restore(directory: str | Path, target: Any, step: int | None = None) -> Any:
         directory: where checkpoints lie.
         target: a tree of arrays, or of `jax.ShapeDtypeStruct` (`jax.eval_shape` gives one), which
             without a sharding are read to the first device.
-        step: which one; the newest complete one if None.
+        step: which one; the newest sound one if None.
 
     Returns:
         The saved tree.
@@ -67,23 +131,23 @@ def restore(directory: str | Path, target: Any, step: int | None = None) -> Any:
     Raises:
         FileNotFoundError: there is no complete checkpoint (of that step).
         ValueError: the saved tree has other leaves, shapes or dtypes; all differences are named.
-            Or the checkpoint is damaged.
+            Or the checkpoint of that step was altered.
     """
-    if step is None:
-        step = latest_step(directory)
+    if step is None and latest_step(directory) is not None:
+        step = sound_step(directory)
+        if step is None:
+            raise ValueError(f"no checkpoint in {directory} is sound, see the warning")
+    else:
+        found = digests.faults(_folder(directory, step))
+        if found:
+            raise ValueError(f"checkpoint {_folder(directory, step)} is damaged: {_listed(found)}")
     folder = _folder(directory, step)
     differences = _differences(read_meta(directory, step)["leaves"], _leaves(target))
     if differences:
-        shown = "; ".join(differences[:8]) + ("; ..." if len(differences) > 8 else "")
+        shown = _listed(differences)
         raise ValueError(f"checkpoint {folder} does not fit the state asked for: {shown}")
-    wanted = jax.tree.map(_abstract, target)
-    try:
-        with ocp.StandardCheckpointer() as reader:
-            return reader.restore(folder / "state", wanted)
-    except (MemoryError, jax.errors.JaxRuntimeError):  # the device's fault, not the file's
-        raise
-    except Exception as error:  # what a damaged file raises depends on the storage below Orbax
-        raise ValueError(f"checkpoint {folder} is damaged: {error}") from error
+    with ocp.StandardCheckpointer() as reader:
+        return reader.restore(folder / "state", jax.tree.map(_abstract, target))
 
 
 def _folder(directory: str | Path, step: int | None) -> Path:
@@ -125,66 +189,100 @@ class Checkpoints:
         directory: where they lie.
     """
 
-    def __init__(self, directory: str | Path, *, keep: int = 3):
+    def __init__(self, directory: str | Path, *, keep: int = 3, keep_best: int = 0):
         """Opens a directory, and makes it if need be.
 
         Args:
             directory: one folder a checkpoint goes in here.
             keep: how many of the newest stay.
+            keep_best: how many of those with the lowest scores stay besides.
         """
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
+        if keep_best < 0:
+            raise ValueError(f"keep_best must not be negative, got {keep_best}")
         self.directory = Path(directory).absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._remove_empty()
+        self._keep, self._keep_best = keep, keep_best
         self._newest = latest_step(self.directory)
         # Folders are made before `save` returns: where that fails, it fails at once; in the
         # background Orbax would wait for them until a timeout of minutes.
         ahead = ocp.AsyncOptions(create_directories_asynchronously=False)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, async_options=ahead)
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._writer = ocp.StandardCheckpointer(async_options=ahead)
+        self._pool = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._under_way: concurrent.futures.Future | None = None
 
-    def _remove_empty(self) -> None:
-        """Empty numeric folders, which Orbax would take for the newest checkpoint."""
-        for folder in self.directory.iterdir():
-            if folder.name.isdecimal() and folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-
-    def save(self, step: int, state: Any, config: Mapping[str, Any] | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        state: Any,
+        config: Mapping[str, Any] | None = None,
+        *,
+        score: float | None = None,
+    ) -> None:
         """Begins to save; the state may be donated as soon as this returns.
 
         Args:
             step: the checkpoint's number, above those of all that are there.
             state: a tree of arrays.
             config: JSON values, saved beside.
+            score: how good it is, lower is better; None for not known.
 
         Raises:
-            FileExistsError: the step is there already.
+            FileExistsError: the step is there already, or a folder of its name that is not ours.
             ValueError: the step is negative or older than the newest.
-            RuntimeError: Orbax did not save, now or the last time.
+            OSError: it cannot be written, or the last one could not.
         """
-        if (self.directory / str(step)).exists():
-            raise FileExistsError(f"checkpoint {self.directory / str(step)} exists already")
+        self.wait()
+        folder = self.directory / str(step)
+        if digests.is_sealed(folder):
+            raise FileExistsError(errno.EEXIST, "checkpoint exists already", str(folder))
         newest = self._newest
         if step < 0 or (newest is not None and step <= newest):
             wanted = ">= 0" if newest is None else f"above {newest}, the newest in {self.directory}"
             raise ValueError(f"step must be {wanted}, got {step}")
-        meta = {"config": dict(config or {}), "leaves": _leaves(state)}
-        parts = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        # force: without it Orbax skips a save it thinks untimely, and says nothing.
-        if not self._manager.save(step, args=parts, force=True):
-            raise RuntimeError(f"checkpoint of step {step} was not saved in {self.directory}")
+        _remove_broken(folder)
+        folder.mkdir()
+        meta = {"config": dict(config or {}), "score": _finite(score), "leaves": _leaves(state)}
+        with _explained(folder):
+            self._writer.save(folder / "state", state)
+        self._under_way = self._pool.submit(self._finish, folder, meta)
         self._newest = step
+
+    def _finish(self, folder: Path, meta: dict[str, Any]) -> None:
+        """Waits for the arrays, seals the checkpoint, and lets older ones go."""
+        with _explained(folder):
+            self._writer.wait_until_finished()
+            if not (folder / "state").is_dir():
+                raise RuntimeError("Orbax wrote nothing")
+            with files.replacing(folder / "meta.json") as file:
+                file.write(json.dumps(meta, indent=1).encode())
+            digests.seal(folder)
+        steps = finished_steps(self.directory)
+        for step in sorted(set(steps) - set(steps[-self._keep :]) - self._best(steps)):
+            digests.unseal(self.directory / str(step))  # what is left of it then counts as broken
+            shutil.rmtree(self.directory / str(step))
+
+    def _best(self, steps: list[int]) -> set[int]:
+        if not self._keep_best:
+            return set()
+        scores = {step: read_meta(self.directory, step)["score"] for step in steps}
+        scored = [step for step in steps if scores[step] is not None]
+        return set(sorted(scored, key=scores.__getitem__)[: self._keep_best])
 
     def wait(self) -> None:
         """Returns when all that was begun is on disk; raises what went wrong meanwhile."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
 
     def close(self) -> None:
         """Waits, and lets go of the directory."""
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
+            self._writer.close()
 
     def __enter__(self) -> Self:
         return self
@@ -196,3 +294,32 @@ class Checkpoints:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _finite(score: float | None) -> float | None:
+    """A score that can be compared, and be written as JSON."""
+    return None if score is None or not math.isfinite(score) else float(score)
+
+
+def _remove_broken(folder: Path) -> None:
+    """Removes what a save that was broken off left, and nothing else."""
+    if not folder.exists():
+        return
+    ours = ("state", "meta.json", ".meta.json", ".digests.json")
+    if not folder.is_dir() or not all(f.name.startswith(ours) for f in folder.iterdir()):
+        raise FileExistsError(errno.EEXIST, "no checkpoint, but in the way of one", str(folder))
+    shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """What goes wrong in writing as an OSError that names the checkpoint, whose rest is removed."""
+    try:
+        yield
+    except Exception as error:  # what is raised depends on the storage below Orbax
+        shutil.rmtree(folder, ignore_errors=True)
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        number = errno.ENOSPC if full else getattr(error, "errno", None) or errno.EIO
+        reason = "no space left on the device" if full else str(error).strip().split("\n")[0]
+        what = f"checkpoint of step {folder.name} was not saved ({reason}), older ones stay"
+        raise OSError(number, what, str(folder)) from error
