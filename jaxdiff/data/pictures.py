@@ -51,9 +51,9 @@ def header(path: str | Path) -> Header:
     """
     with _opened(path) as image:
         width, height = image.size
-        # asking a PNG without EXIF for it would decode it
-        known = image.format != "PNG" or "exif" in image.info
-        if known and image.getexif().get(_ORIENTATION, 1) >= 5:
+        # a TIFF's size is that of the turned picture already; a PNG would be decoded to look for it
+        turned = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
+        if not turned and image.getexif().get(_ORIENTATION, 1) >= 5:
             width, height = height, width
         return Header(height, width, image.mode in ("1", "L", "LA", "I") or image.mode[:2] == "I;")
 
