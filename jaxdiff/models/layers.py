@@ -20,6 +20,7 @@ __all__ = [
     "ZEROS",
     "AttentionBlock",
     "Downsample",
+    "Initializer",
     "ResidualBlock",
     "Upsample",
     "attend",
