@@ -29,6 +29,7 @@ from jaxdiff.training import digests
 __all__ = [
     "Checkpoints",
     "best_step",
+    "config_differences",
     "finished_steps",
     "latest_step",
     "read_meta",
@@ -148,6 +149,20 @@ def restore(directory: str | Path, target: Any, step: int | None = None) -> Any:
         raise ValueError(f"checkpoint {folder} does not fit the state asked for: {shown}")
     with ocp.StandardCheckpointer() as reader:
         return reader.restore(folder / "state", jax.tree.map(_abstract, target))
+
+
+def config_differences(
+    saved: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
+) -> str:
+    """What differs between two configs of JSON values, in words; "" if nothing does."""
+    parts = []
+    for name in [*saved, *(name for name in wanted if name not in saved)]:
+        old, new = saved.get(name), wanted.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            parts.append(config_differences(old, new, f"{prefix}{name}."))
+        elif old != new:
+            parts.append(f"{prefix}{name} {old!r} -> {new!r}")
+    return "; ".join(part for part in parts if part)
 
 
 def _folder(directory: str | Path, step: int | None) -> Path:

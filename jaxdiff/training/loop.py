@@ -8,14 +8,16 @@ interrupted and resumed ends bit for bit where it would have ended.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from jaxdiff.training import checkpoint, interrupt, progress, rundir
+from jaxdiff.training import checkpoint, interrupt, parallel, progress, rundir
+from jaxdiff.training.artifacts import Artifacts, Evaluate
 from jaxdiff.training.budget import Budget
 from jaxdiff.training.record import Record
 from jaxdiff.training.state import TrainState
@@ -58,7 +60,12 @@ def fit(
     log_every: int = 50,
     save_every: int = 1000,
     keep: int = 3,
-    place: Callable[[Any], Any] = lambda batch: batch,
+    evaluate: Evaluate | None = None,
+    best: str | None = None,
+    tensorboard: bool = False,
+    explode: float = 100.0,
+    mesh: Mesh | None = None,
+    caught: interrupt.Interrupt | None = None,
     show: bool = True,
 ) -> Fit:
     """Trains one member for a number of steps, or for a time.
@@ -80,7 +87,13 @@ def fit(
         log_every: steps between rows of the log, each the mean over its steps.
         save_every: steps between checkpoints; one more is saved at the end and on a signal.
         keep: how many of the newest checkpoints stay.
-        place: puts a batch on its devices, where jit's own way will not do.
+        evaluate: `state -> {name: number}`, asked at each checkpoint; rows of evaluation.csv.
+        best: the entry of it whose lowest value so far names a checkpoint that stays as well.
+        tensorboard: whether to write log and evaluation for TensorBoard, too.
+        explode: a row of the log whose loss is this many times that of the run's first is a
+            failure; infinity for never.
+        mesh: the devices that batches are split over (see `parallel`); the first one if None.
+        caught: signals caught since before; SIGTERM and Ctrl-C are caught here if None.
         show: whether to draw a progress bar on stderr.
 
     Returns:
@@ -89,7 +102,9 @@ def fit(
     Raises:
         ValueError: arguments contradict each other, `out` holds a run that is not to be resumed,
             or its checkpoint does not fit `state`.
-        FloatingPointError: the loss or the gradient stopped being finite.
+        FloatingPointError: the loss or the gradient stopped being finite, or the loss exploded;
+            the message names the step, and the last good checkpoint, which stays.
+        OSError: something could not be written.
     """
     check(
         steps=steps,
@@ -99,22 +114,27 @@ def fit(
         log_every=log_every,
         save_every=save_every,
         keep=keep,
+        explode=explode,
+        best=best if evaluate is None else None,
     )
     budget = Budget(seconds, time.monotonic()) if seconds is not None else None
     with contextlib.ExitStack() as stack:
-        files = stack.enter_context(_Files.opened(out, config, keep))
         # The step donates its state; the caller's stays whole.
-        state = files.restored(jax.tree.map(jnp.copy, state))
+        state = parallel.replicate(jax.tree.map(jnp.copy, state), mesh)
+        files = stack.enter_context(
+            Artifacts.opened(out, config, keep=keep, best=best, tensorboard=tensorboard)
+        )
+        state = files.restored(state)
         step, total = int(state.step), steps or math.inf
         if budget is not None and files.resumed and math.isfinite(state.hyper["steps"]):
             budget, total = None, int(state.hyper["steps"])
         state = files.plan(state, total)
-        record = Record(step, files.seconds)
+        record = Record(step, files.seconds, first_loss=files.first_loss, explode=explode)
         bar = stack.enter_context(progress.Bar(step, total)) if show else None
-        caught = stack.enter_context(interrupt.catch())
-        jitted = jax.jit(train_step, donate_argnums=0)
+        caught = caught or stack.enter_context(interrupt.catch())
+        jitted = parallel.jit_step(train_step, mesh)
         while step < total and caught.signal is None:
-            state, metrics = jitted(state, place(dataset.batch_at(step)))
+            state, metrics = jitted(state, parallel.split(dataset.batch_at(step), mesh))
             step += 1
             record.add(metrics)
             if budget is not None and budget.is_due(time.monotonic()):
@@ -123,11 +143,11 @@ def fit(
                 state = files.plan(state, total)
             if step % log_every == 0:
                 files.write(record)
-            if step % save_every == 0:
-                files.save(record, state, step)
+            if step % save_every == 0 and step < total:
+                files.save(record, state, step, evaluate)
             if bar is not None:
                 bar.update(step, total, record.loss)
-        files.save(record, state, step)
+        files.save(record, state, step, evaluate if caught.signal is None else None)
     return Fit(state, record.history, caught.signal)
 
 
@@ -140,6 +160,8 @@ def check(
     log_every: int = 50,
     save_every: int = 1000,
     keep: int = 3,
+    explode: float = 100.0,
+    best: str | None = None,
 ) -> None:
     """Raises what `fit` raises of these arguments, before a state is built or compiled."""
     if (steps is None) == (seconds is None):
@@ -150,6 +172,10 @@ def check(
             raise ValueError(f"{name} must be a positive whole number, got {value}")
     if seconds is not None and not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be positive and finite, got {seconds}")
+    if not explode > 1:
+        raise ValueError(f"explode must be above 1, got {explode}")
+    if best is not None:
+        raise ValueError(f"best={best!r} needs evaluate, which gives an entry of that name")
     if resume and out is None:
         raise ValueError("resume=True needs out, the run directory to go on with, got None")
     if out is None:
@@ -162,67 +188,3 @@ def check(
         )
     if None not in (newest, steps) and steps < newest:
         raise ValueError(f"the run in {out} has made {newest} steps already, got steps={steps}")
-
-
-class _Files:
-    """What a run writes: config, log and checkpoints; nothing where there is no directory."""
-
-    def __init__(self, out: Path | None, config: Mapping[str, Any]):
-        self._out, self._config = out, config
-        self._checkpoints: checkpoint.Checkpoints | None = None
-        self._log: rundir.CsvLog | None = None
-        self._newest: int | None = None
-        self.seconds = 0.0
-
-    @classmethod
-    @contextlib.contextmanager
-    def opened(cls, out, config, keep: int) -> Iterator["_Files"]:
-        """Opens them; closing waits for the checkpoints under way."""
-        files = cls(None if out is None else Path(out), dict(config or {}))
-        if files._out is None:
-            yield files
-            return
-        folder = rundir.checkpoints(files._out)
-        files._newest = newest = checkpoint.latest_step(folder)
-        with (
-            checkpoint.Checkpoints(folder, keep=keep) as files._checkpoints,
-            rundir.CsvLog(files._out, step=newest or 0) as files._log,
-        ):
-            files.seconds = files._log.seconds
-            yield files
-
-    @property
-    def resumed(self) -> bool:
-        """Whether there is a checkpoint."""
-        return self._newest is not None
-
-    def restored(self, state: TrainState) -> TrainState:
-        """The newest checkpoint's state, `state` itself if there is none."""
-        if self._checkpoints is None or self._newest is None:
-            return state
-        return checkpoint.restore(self._checkpoints.directory, state, self._newest)
-
-    def plan(self, state: TrainState, total: float) -> TrainState:
-        """Fixes the number of steps, in config.json and in the state that is returned."""
-        if self._out is not None:
-            rundir.write_config(self._out, self._config, int(total) if total < math.inf else None)
-        # full_like keeps the leaf where it lies, so that the step is not compiled again.
-        hyper = {**state.hyper, "steps": jnp.full_like(state.hyper["steps"], total)}
-        return TrainState(**{**vars(state), "hyper": hyper})
-
-    def write(self, record: Record) -> None:
-        """Appends a row to the log."""
-        try:
-            row = record.row()
-        except FloatingPointError as error:
-            kept = f"that of step {self._newest}" if self.resumed else "none"
-            raise FloatingPointError(f"{error}; the last good checkpoint is {kept}") from error
-        if self._log is not None and row is not None:
-            self._log.write(row)
-
-    def save(self, record: Record, state: TrainState, step: int) -> None:
-        """Saves a checkpoint, once it is known that all steps up to it were finite."""
-        self.write(record)
-        if self._checkpoints is not None and step != self._newest:
-            self._checkpoints.save(step, state, self._config)
-            self._newest = step

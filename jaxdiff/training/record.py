@@ -1,5 +1,6 @@
 """From metrics on the device to rows of a log."""
 
+import math
 import time
 from typing import Any
 
@@ -21,8 +22,20 @@ class Record:
         loss: the last row's, None before the first.
     """
 
-    def __init__(self, step: int, seconds: float = 0.0):
-        """Begins after `step` steps and `seconds` of training."""
+    def __init__(
+        self,
+        step: int,
+        seconds: float = 0.0,
+        *,
+        first_loss: float | None = None,
+        explode: float = math.inf,
+    ):
+        """Begins after `step` steps and `seconds` of training.
+
+        A row whose loss is above `explode` times |first_loss| is a failure; the first row's own
+        loss takes its place where it is not known.
+        """
+        self._first_loss, self._explode = first_loss, explode
         self._step, self._began = step, time.monotonic() - seconds
         self._pending: list[dict[str, Any]] = []
         self.history: list[dict[str, float]] = []
@@ -37,11 +50,16 @@ class Record:
         if len(self._pending) > _AHEAD:
             jax.block_until_ready(self._pending[-1 - _AHEAD])
 
+    def seconds(self) -> float:
+        """How long the run has trained."""
+        return round(time.monotonic() - self._began, 3)
+
     def row(self) -> dict[str, float] | None:
         """The mean over the steps since the last row, None if there were none.
 
         Raises:
-            FloatingPointError: the loss or the gradient of one of them is not finite.
+            FloatingPointError: the loss or the gradient of one of them is not finite, or their
+                mean loss has exploded.
         """
         if not self._pending:
             return None
@@ -52,8 +70,14 @@ class Record:
                     raise FloatingPointError(f"{name} is {metrics[name]} at step {number}")
         self._step += len(steps)
         means = {name: float(np.mean([m[name] for m in steps])) for name in sorted(steps[0])}
-        seconds = round(time.monotonic() - self._began, 3)
-        row = {"step": self._step, "seconds": seconds, "loss": means["loss"], **means}
+        if self._first_loss is None:
+            self._first_loss = means["loss"]
+        if means["loss"] > self._explode * abs(self._first_loss):
+            raise FloatingPointError(
+                f"loss is {means['loss']:.4g} at step {self._step}, above {self._explode:g} times"
+                f" the {self._first_loss:.4g} that it began with"
+            )
+        row = {"step": self._step, "seconds": self.seconds(), "loss": means["loss"], **means}
         self.history.append(row)
         self.loss = row["loss"]
         return row

@@ -1,8 +1,11 @@
 """A run directory: what it holds, and the small files in it.
 
-RUN/config.json    the run's config, and the number of steps it goes to
-RUN/log.csv        a row for every so many steps
-RUN/checkpoints/   one folder a checkpoint (see `checkpoint`)
+RUN/config.json     the run's config, and the number of steps it goes to
+RUN/log.csv         a row for every so many steps
+RUN/evaluation.csv  a row for every checkpoint, where the run is evaluated under way
+RUN/checkpoints/    one folder a checkpoint (see `checkpoint`)
+RUN/samples/        pictures drawn at checkpoints
+RUN/tensorboard/    events, where they are asked for
 """
 
 import csv
@@ -22,13 +25,17 @@ __all__ = [
     "CsvLog",
     "check_writable",
     "checkpoints",
+    "evaluations",
     "log",
     "read_config",
+    "read_evaluations",
     "read_log",
+    "samples",
+    "tensorboard",
     "write_config",
 ]
 
-_COLUMNS = ("step", "seconds", "loss")  # what every log has
+_COLUMNS = ("step", "seconds")  # what every table has
 
 
 def checkpoints(run: str | Path) -> Path:
@@ -39,6 +46,21 @@ def checkpoints(run: str | Path) -> Path:
 def log(run: str | Path) -> Path:
     """Where a run's log lies."""
     return Path(run) / "log.csv"
+
+
+def evaluations(run: str | Path) -> Path:
+    """Where the table of evaluations lies."""
+    return Path(run) / "evaluation.csv"
+
+
+def samples(run: str | Path) -> Path:
+    """Where pictures of samples drawn under way lie."""
+    return Path(run) / "samples"
+
+
+def tensorboard(run: str | Path) -> Path:
+    """Where TensorBoard finds its events."""
+    return Path(run) / "tensorboard"
 
 
 def check_writable(run: str | Path) -> None:
@@ -52,11 +74,12 @@ def check_writable(run: str | Path) -> None:
 
 
 def clear(run: str | Path) -> None:
-    """Removes a run's config, log and checkpoints, and nothing else that lies there."""
-    for name in ("config.json", "log.csv"):
-        (Path(run) / name).unlink(missing_ok=True)
-    if checkpoints(run).is_dir():
-        shutil.rmtree(checkpoints(run))
+    """Removes a run's config, logs, checkpoints and samples, and nothing else that lies there."""
+    for path in (Path(run) / "config.json", log(run), evaluations(run)):
+        path.unlink(missing_ok=True)
+    for folder in (checkpoints(run), samples(run), tensorboard(run)):
+        if folder.is_dir():
+            shutil.rmtree(folder)
 
 
 def write_config(run: str | Path, config: Mapping[str, Any], total: int | None = None) -> None:
@@ -95,14 +118,22 @@ def read_log(run: str | Path) -> list[dict[str, float]]:
     Raises:
         ValueError: the file is no such table.
     """
-    path = log(run)
+    return _read_rows(log(run), ("step", "seconds", "loss"))
+
+
+def read_evaluations(run: str | Path) -> list[dict[str, float]]:
+    """The rows of evaluation.csv, likewise."""
+    return _read_rows(evaluations(run), _COLUMNS)
+
+
+def _read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            header, *lines = list(csv.reader(file)) or [list(_COLUMNS)]
-        if not set(_COLUMNS) <= set(header):
-            raise ValueError(f"columns must hold {', '.join(_COLUMNS)}, got {', '.join(header)}")
+            header, *lines = list(csv.reader(file)) or [list(columns)]
+        if not set(columns) <= set(header):
+            raise ValueError(f"columns must hold {', '.join(columns)}, got {', '.join(header)}")
         whole = [line for line in lines if len(line) == len(header) and all(line)]
         rows = [dict(zip(header, map(float, line), strict=True)) for line in whole]
         return [{**row, "step": int(row["step"])} for row in rows]
@@ -111,24 +142,35 @@ def read_log(run: str | Path) -> list[dict[str, float]]:
 
 
 class CsvLog:
-    """log.csv being appended to; its columns are those of its first row."""
+    """A table by steps being appended to; its columns are those of its first row.
 
-    def __init__(self, run: str | Path, *, step: int = 0):
-        """Opens the log of a run that goes on from `step`: later rows are dropped."""
-        rows = [row for row in read_log(run) if row["step"] <= step]
+    Attributes:
+        seconds: the time in its last row when it was opened, 0 if there was none.
+        first_loss: the loss in its first row then, None if there was none.
+    """
+
+    def __init__(self, path: str | Path, *, step: int = 0):
+        """Opens the table of a run that goes on from `step`: later rows are dropped."""
+        path = Path(path)
+        rows = [row for row in _read_rows(path, _COLUMNS) if row["step"] <= step]
         self.seconds: float = rows[-1]["seconds"] if rows else 0.0
+        self.first_loss: float | None = rows[0].get("loss") if rows else None
         self._columns = list(rows[0]) if rows else None
-        kept = io.StringIO(newline="")
-        if rows:
-            writer = csv.DictWriter(kept, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        with files.replacing(log(run)) as file:
-            file.write(kept.getvalue().encode())
-        self._file: TextIO = log(run).open("a", newline="")
+        if path.is_file():
+            kept = io.StringIO(newline="")
+            if rows:
+                writer = csv.DictWriter(kept, self._columns)
+                writer.writeheader()
+                writer.writerows(rows)
+            with files.replacing(path) as file:
+                file.write(kept.getvalue().encode())
+        self._path = path
+        self._file: TextIO | None = None
 
     def write(self, row: Mapping[str, float]) -> None:
         """Appends a row at once; a ValueError if it has other columns than the log."""
+        if self._file is None:
+            self._file = self._path.open("a", newline="")
         if self._columns is None:
             self._columns = list(row)
             csv.writer(self._file).writerow(self._columns)
@@ -146,4 +188,5 @@ class CsvLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()

@@ -152,6 +152,8 @@ def test_refuses_to_write_over_a_run(tmp_path, job):
         ({"steps": 1, "save_every": 0}, "save_every must be"),
         ({"steps": 1, "keep": 0}, "keep must be"),
         ({"steps": 1, "resume": True}, "resume=True needs out"),
+        ({"steps": 1, "explode": 1.0}, "explode must be above 1"),
+        ({"steps": 1, "best": "loss"}, "best='loss' needs evaluate"),
     ],
 )
 def test_refuses(job, bad, words):
@@ -166,20 +168,6 @@ def test_refuses_metrics_that_are_no_scalars(toy, key):
     step = training.make_train_step(loss, training.adam())
     with pytest.raises(ValueError, match=r"scalars, got shapes .*per_example.*16"):
         training.fit(step, toy.start(key), toy.Regression(), steps=1, show=False)
-
-
-def test_batches_go_through_place(toy, job):
-    step, state, data = job
-    seen = []
-
-    def place(batch):
-        seen.append(batch)
-        return {**batch, "y": 0 * batch["y"] + 3.0}
-
-    done = training.fit(step, state, data, steps=3, place=place, **QUIET)
-    constant = type("Constant", (), {"batch_at": lambda self, t: place(data.batch_at(t))})
-    same(done.state, training.fit(step, state, constant(), steps=3, **QUIET).state, toy)
-    assert len(seen) == 6
 
 
 def test_out_below_a_file_is_an_error(tmp_path, job):

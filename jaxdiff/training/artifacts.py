@@ -1,0 +1,156 @@
+"""What a training writes: config, logs and checkpoints; nothing where there is no directory."""
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.training import checkpoint, rundir, tensorboard
+from jaxdiff.training.record import Record
+from jaxdiff.training.state import TrainState
+
+__all__ = ["Artifacts", "Evaluate"]
+
+Evaluate = Callable[[TrainState], Mapping[str, float]]
+"""From a state to numbers by name."""
+
+
+class Artifacts:
+    """The files of one run; `opened` makes it.
+
+    Attributes:
+        seconds: how long the run had trained before.
+        first_loss: the loss in the first row of its log, None if there is none.
+    """
+
+    def __init__(self, out: Path | None, config: Mapping[str, Any], best: str | None):
+        """Of a run in `out`, None for none, as yet closed."""
+        self._out, self._config, self._best = out, config, best
+        self._checkpoints: checkpoint.Checkpoints | None = None
+        self._log: rundir.CsvLog | None = None
+        self._evaluations: rundir.CsvLog | None = None
+        self._board: tensorboard.Board | None = None
+        self._newest: int | None = None
+        self.seconds = 0.0
+        self.first_loss: float | None = None
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(
+        cls,
+        out: str | Path | None,
+        config: Mapping[str, Any] | None,
+        *,
+        keep: int,
+        best: str | None,
+        tensorboard: bool,
+    ) -> Iterator[Self]:
+        """Opens them; closing waits for the checkpoints under way."""
+        files = cls(None if out is None else Path(out), dict(config or {}), best)
+        if files._out is None:
+            yield files
+            return
+        folder = rundir.checkpoints(files._out)
+        files._newest = newest = checkpoint.sound_step(folder)
+        checkpoint.set_aside(folder, newest)
+        step = newest or 0
+        with contextlib.ExitStack() as stack:
+            store = checkpoint.Checkpoints(folder, keep=keep, keep_best=int(best is not None))
+            files._checkpoints = stack.enter_context(store)
+            files._log = stack.enter_context(rundir.CsvLog(rundir.log(out), step=step))
+            files._evaluations = stack.enter_context(
+                rundir.CsvLog(rundir.evaluations(out), step=step)
+            )
+            if tensorboard:
+                files._board = stack.enter_context(_board(files._out, step))
+            files.seconds = files._log.seconds
+            files.first_loss = files._log.first_loss
+            yield files
+
+    @property
+    def resumed(self) -> bool:
+        """Whether there is a checkpoint."""
+        return self._newest is not None
+
+    def restored(self, state: TrainState) -> TrainState:
+        """The newest sound checkpoint's state, `state` itself if there is none.
+
+        Where the configuration was another one, a warning lists what differs.
+        """
+        if self._checkpoints is None or self._newest is None:
+            return state
+        directory = self._checkpoints.directory
+        before = checkpoint.read_meta(directory, self._newest)["config"]
+        changed = checkpoint.config_differences(before, self._config)
+        if changed:
+            warnings.warn(f"the run goes on with another config: {changed}", stacklevel=3)
+        return checkpoint.restore(directory, state, self._newest)
+
+    def plan(self, state: TrainState, total: float) -> TrainState:
+        """Fixes the number of steps, in config.json and in the state that is returned."""
+        if self._out is not None:
+            rundir.write_config(self._out, self._config, int(total) if total < math.inf else None)
+        # full_like keeps the leaf where it lies, so that the step is not compiled again.
+        hyper = {**state.hyper, "steps": jnp.full_like(state.hyper["steps"], total)}
+        return TrainState(**{**vars(state), "hyper": hyper})
+
+    def write(self, record: Record) -> None:
+        """Appends a row to the log."""
+        try:
+            row = record.row()
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}; {self._kept()}") from error
+        if row is None:
+            return
+        if self._log is not None:
+            self._log.write(row)
+        if self._board is not None:
+            self._board.write("train", row)
+
+    def save(self, record: Record, state: TrainState, step: int, evaluate: Evaluate | None) -> None:
+        """Saves a checkpoint, once it is known that all up to it was finite."""
+        self.write(record)
+        if self._checkpoints is None or step == self._newest:
+            return
+        if not _is_finite(state):
+            raise FloatingPointError(f"parameters are not finite at step {step}; {self._kept()}")
+        score = None if evaluate is None else self._evaluated(record, evaluate(state), step)
+        self._checkpoints.save(step, state, self._config, score=score)
+        self._newest = step
+
+    def _evaluated(self, record: Record, values: Mapping[str, float], step: int) -> float | None:
+        """Logs an evaluation; its score, if there is one."""
+        if self._best is not None and self._best not in values:
+            raise ValueError(f"best must be one of {', '.join(values)}, got {self._best!r}")
+        numbers = {name: float(value) for name, value in values.items()}
+        row = {"step": step, "seconds": record.seconds(), **numbers}
+        if self._evaluations is not None:
+            self._evaluations.write(row)
+        if self._board is not None:
+            self._board.write("evaluation", row)
+        return None if self._best is None else numbers[self._best]
+
+    def _kept(self) -> str:
+        kept = f"that of step {self._newest}" if self.resumed else "none"
+        return f"the last good checkpoint is {kept}"
+
+
+def _board(out: Path, step: int) -> tensorboard.Board:
+    return tensorboard.Board(rundir.tensorboard(out), step=step)
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _is_finite(state: TrainState) -> bool:
+    """Whether all parameters are, which a finite loss at the last step does not say."""
+    floats = [a for a in jax.tree.leaves(state.params) if jnp.issubdtype(a.dtype, np.inexact)]
+    return not floats or bool(_all_finite(floats))
