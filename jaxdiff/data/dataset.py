@@ -74,19 +74,28 @@ class Dataset:
             ValueError: where `limit` is not positive, or all would take more than 4 GiB and no
                 limit was given.
         """
-        n = len(self)
-        if limit is not None and operator.index(limit) < 1:
-            raise ValueError(f"limit must be >= 1, got {limit}")
+        n, chosen = len(self), self._spaced(limit)
         size = 4 * n * int(np.prod(self.example_shape))
         if limit is None and size > MOST:
             raise ValueError(
                 f"{self.name} holds {n} examples, {size / 2**30:.1f} GiB as float32: say how many "
                 "to load by images(limit), or take them in turn by blocks()"
             )
-        chosen = n if limit is None else min(n, limit)
-        if chosen == n and self.in_memory:
+        if len(chosen) == n and self.in_memory:
             return _as_float(self.x)
-        return np.concatenate(list(_read(self.x, np.arange(chosen) * n // chosen, 256)))
+        return np.concatenate(list(_read(self.x, chosen, 256)))
+
+    def labels(self, limit: int | None = None) -> np.ndarray | None:
+        """The labels [M] of what `images(limit)` returns, None without any."""
+        return None if self.y is None else self.y[self._spaced(limit)]
+
+    def _spaced(self, limit: int | None) -> np.ndarray:
+        """At most `limit` rows, evenly spaced among all."""
+        if limit is not None and operator.index(limit) < 1:
+            raise ValueError(f"limit must be >= 1, got {limit}")
+        n = len(self)
+        chosen = n if limit is None else min(n, limit)
+        return np.arange(chosen) * n // chosen
 
     def blocks(self, size: int = 256) -> Iterator[np.ndarray]:
         """All examples in stored order, float32 in [-1, 1], `size` at a time (the last fewer)."""
