@@ -41,7 +41,10 @@ class Classifier(nn.Module):
     dtype: Any = None
     remat: bool = False
 
-    @nn.compact
+    def setup(self):
+        """The last layer, apart, so that what it reads can be had without it."""
+        self.out = layers.exact_dense(self.num_classes, kernel_init=layers.ZEROS)
+
     def __call__(self, x: Array, t: Array, *, train: bool = False) -> Array:
         """The logits.
 
@@ -56,6 +59,17 @@ class Classifier(nn.Module):
         Raises:
             ValueError: if a field or an input does not fit, before any compile.
         """
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
+        return precision.output(self.out(self.features(x, t, train=train)))
+
+    @nn.compact
+    def features(self, x: Array, t: Array, *, train: bool = False) -> Array:
+        """What the logits are linear in; takes what `__call__` takes.
+
+        Returns:
+            [B, channels of the last level], float32.
+        """
         embeddings.check_inputs(
             x,
             t,
@@ -66,8 +80,6 @@ class Classifier(nn.Module):
             cond_dim=0,
             dtype=self.dtype,
         )
-        if self.num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
         levels.check(self, x.shape[1], x.shape[2])
         emb = embeddings.Conditioning(
             4 * self.channels, waves=self.channels, embedding=self.embedding, name="conditioning"
@@ -75,6 +87,4 @@ class Classifier(nn.Module):
         h = layers.conv(self.channels, dtype=self.dtype, name="in")(x)
         h, _ = levels.down(self, h, emb, train)
         h = nn.silu(layers.group_norm(self.groups, dtype=self.dtype, name="norm")(h))
-        h = jnp.mean(h, axis=(1, 2))
-        h = layers.exact_dense(self.num_classes, kernel_init=layers.ZEROS, name="out")(h)
-        return precision.output(h)
+        return precision.output(jnp.mean(h, axis=(1, 2)))

@@ -74,7 +74,7 @@ def exact_dense(
     kernel_init: Initializer = LECUN,
     bias_init: Initializer = ZEROS,
     bias: bool = True,
-    name: str,
+    name: str | None = None,
 ) -> nn.Dense:
     """A linear layer of what describes a whole example, [B, E]: never in half precision.
 
@@ -83,7 +83,7 @@ def exact_dense(
         kernel_init: how its kernel starts.
         bias_init: how its bias starts.
         bias: whether it has one.
-        name: the name of its parameters.
+        name: the name of its parameters; in `setup` that of the attribute.
     """
     dtype = arrays.float_dtype()
     return nn.Dense(

@@ -27,6 +27,10 @@ def test_starts_knowing_nothing_and_takes_examples_one_by_one(key):
     # float32 through some ten layers, summed in other orders
     np.testing.assert_allclose(ask(other, X[:1], T[:1]), found[:1], atol=1e-4)
     assert np.abs(ask(other, X, T + 1) - found).max() > 1e-3  # it is told the time
+    last = jax.jit(lambda v: net.apply(v, X, T, method="features"))(other)
+    assert last.shape == (3, 8)
+    out = other["params"]["out"]
+    np.testing.assert_allclose(last @ out["kernel"] + out["bias"][None], found, atol=1e-4)
 
 
 @pytest.mark.parametrize(
