@@ -18,8 +18,12 @@ from jaxdiff.config.fields import (
 from jaxdiff.config.networks import (
     MODELS,
     ClassifierConfig,
+    DhariwalConfig,
     DiTConfig,
     MLPConfig,
+    SongConfig,
+    SuAConfig,
+    SuBConfig,
     UNetConfig,
 )
 from jaxdiff.config.presets import CLASSIFIER, PRESETS, preset, preset_for
@@ -32,6 +36,7 @@ __all__ = [
     "ClassifierConfig",
     "Config",
     "DataConfig",
+    "DhariwalConfig",
     "DiTConfig",
     "LossConfig",
     "MLPConfig",
@@ -39,6 +44,9 @@ __all__ = [
     "ParametrizationConfig",
     "SamplingConfig",
     "ScheduleConfig",
+    "SongConfig",
+    "SuAConfig",
+    "SuBConfig",
     "TrainingConfig",
     "UNetConfig",
     "changes",

@@ -6,9 +6,13 @@ from typing import ClassVar, Literal
 __all__ = [
     "MODELS",
     "ClassifierConfig",
+    "DhariwalConfig",
     "DiTConfig",
     "MLPConfig",
     "NetworkConfig",
+    "SongConfig",
+    "SuAConfig",
+    "SuBConfig",
     "UNetConfig",
 ]
 
@@ -116,7 +120,106 @@ class ClassifierConfig:
     """The compute dtype; parameters stay float32."""
 
 
-NetworkConfig = MLPConfig | UNetConfig | DiTConfig | ClassifierConfig
+@dataclass(frozen=True)
+class SongConfig:
+    """DDPM++ and NCSN++ of the EDM paper, for images."""
+
+    kind: ClassVar[str] = "song"
+    channels: int = 128
+    """The channels of the first convolution."""
+    multipliers: tuple[int, ...] = (2, 2, 2)
+    """The channels of each level, as multiples."""
+    blocks: int = 4
+    """Residual blocks a level."""
+    attention: tuple[int, ...] = (16,)
+    """The image heights at which there is attention."""
+    embedding: Embedding = "sinusoidal"
+    """Of the time feature; either is used with EDM's."""
+    waves: int = 1
+    """How many sines and cosines describe the time, as a multiple of the channels."""
+    encoder: Literal["standard", "residual"] = "standard"
+    """Whether the image itself is carried down beside the blocks: residual."""
+    taps: tuple[float, ...] = (1.0, 1.0)
+    """The filter by which sizes are halved and doubled."""
+    dropout: float = 0.0
+    """The probability of a zero in a block, in [0, 1)."""
+    dtype: DType | None = None
+    """The compute dtype; parameters stay float32."""
+    remat: bool = False
+    """Whether blocks are recomputed on the way back: less memory, more time."""
+
+
+@dataclass(frozen=True)
+class DhariwalConfig:
+    """ADM as the EDM paper has it, for images."""
+
+    kind: ClassVar[str] = "dhariwal"
+    channels: int = 192
+    """The channels of the first level, before its multiplier."""
+    multipliers: tuple[int, ...] = (1, 2, 3, 4)
+    """The channels of each level, as multiples."""
+    blocks: int = 3
+    """Residual blocks a level."""
+    attention: tuple[int, ...] = (32, 16, 8)
+    """The image heights at which there is attention."""
+    head_channels: int = 64
+    """The channels of an attention head."""
+    dropout: float = 0.0
+    """The probability of a zero in a block, in [0, 1)."""
+    dtype: DType | None = None
+    """The compute dtype; parameters stay float32."""
+    remat: bool = False
+    """Whether blocks are recomputed on the way back: less memory, more time."""
+
+
+@dataclass(frozen=True)
+class SuAConfig:
+    """The light network of Su's recipe, for images: sums across, norms after."""
+
+    kind: ClassVar[str] = "su_a"
+    channels: int = 128
+    """The channels of the first convolution."""
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
+    """The channels of each level, as multiples."""
+    blocks: int = 2
+    """Blocks a level; 1 where memory is short."""
+    min_size: int = 4
+    """The size at which halving ends."""
+    num_steps: int = 1000
+    """The steps of the chain, each of which has a learned row."""
+    groups: int = 32
+    """The groups of the norms; must divide the channels."""
+    dtype: DType | None = None
+    """The compute dtype; parameters stay float32."""
+
+
+@dataclass(frozen=True)
+class SuBConfig:
+    """The network of Su's recipe that is nearer to Ho's, for images: joins across, norms before."""
+
+    kind: ClassVar[str] = "su_b"
+    channels: int = 128
+    """The channels of the first convolution."""
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
+    """The channels of each level, as multiples; each level but the last ends in a halving."""
+    blocks: int = 2
+    """Blocks a level; 1 where memory is short."""
+    groups: int = 32
+    """The groups of the norms; must divide the channels."""
+    dtype: DType | None = None
+    """The compute dtype; parameters stay float32."""
+
+
+NetworkConfig = (
+    MLPConfig
+    | UNetConfig
+    | DiTConfig
+    | SongConfig
+    | DhariwalConfig
+    | SuAConfig
+    | SuBConfig
+    | ClassifierConfig
+)
 
 MODELS = {c.kind: c for c in NetworkConfig.__args__}
 """Kinds of network by name."""

@@ -10,11 +10,75 @@ from jaxdiff.config.fields import (
     ParametrizationConfig,
     SamplingConfig,
     ScheduleConfig,
+    TimeFeature,
     TrainingConfig,
 )
-from jaxdiff.config.networks import ClassifierConfig, DiTConfig, MLPConfig, UNetConfig
+from jaxdiff.config.networks import (
+    ClassifierConfig,
+    DhariwalConfig,
+    DiTConfig,
+    MLPConfig,
+    NetworkConfig,
+    SongConfig,
+    SuAConfig,
+    SuBConfig,
+    UNetConfig,
+)
 
 __all__ = ["CLASSIFIER", "PRESETS", "preset", "preset_for"]
+
+
+def _edm(
+    model: NetworkConfig,
+    data: DataConfig,
+    *,
+    lr: float,
+    batch: int,
+    images: float,
+    half_life: float,
+    steps: int,
+) -> Config:
+    """Training as the EDM paper has it, sizes in images (Karras et al. 2022, table 7)."""
+    return Config(
+        data=data,
+        model=model,
+        parametrization=ParametrizationConfig(name="edm"),
+        schedule=ScheduleConfig(name="edm"),
+        loss=LossConfig(
+            weight="edm",
+            times="log_normal",
+            times_options={"mean": -1.2, "std": 1.2},
+            cond_dropout=0.0,
+        ),
+        optimizer=OptimizerConfig(
+            lr=lr,
+            warmup=round(10e6 / batch),
+            decay="constant",
+            clip=None,
+            ema_decay=0.5 ** (batch / half_life),
+        ),
+        training=TrainingConfig(batch_size=batch, steps=round(images / batch), save_every=5000),
+        sampling=SamplingConfig(sampler="heun", steps=steps, grid="karras", clip=False),
+    )
+
+
+def _su(model: NetworkConfig, batch: int, feature: TimeFeature) -> Config:
+    """Training as Su has it, to the end of the decay of the learning rate."""
+    return Config(
+        data=DataConfig(labels=False),
+        model=model,
+        parametrization=ParametrizationConfig(name="eps", time_feature=feature),
+        schedule=ScheduleConfig(name="su_betas", options={"num_steps": 1000}),
+        loss=LossConfig(weight="simple", times="uniform", reduction="sum", cond_dropout=0.0),
+        optimizer=OptimizerConfig(
+            name="lamb", warmup=4000, decay="su", eps=1e-6, clip=None, ema_decay=0.9999
+        ),
+        training=TrainingConfig(batch_size=batch, steps=40_000, save_every=2000),
+        sampling=SamplingConfig(sampler="ddpm", steps=1000, clip=False),
+    )
+
+
+_CIFAR10 = {"lr": 1e-3, "batch": 512, "images": 200e6, "half_life": 0.5e6, "steps": 18}
 
 PRESETS: dict[str, Config] = {
     # 8x8 grey images and five minutes on two cores: convolutions are slow there, so no attention,
@@ -63,6 +127,35 @@ PRESETS: dict[str, Config] = {
         training=TrainingConfig(steps=800_000, save_every=5000),
         sampling=SamplingConfig(sampler="ddpm", steps=1000),
     ),
+    # Karras et al. 2022, arXiv:2206.00364, table 7, configuration F: DDPM++ (VP), unconditional.
+    "edm-cifar10": _edm(
+        SongConfig(dropout=0.13), DataConfig(labels=False, augment=0.12), **_CIFAR10
+    ),
+    # The same with NCSN++ (VE).
+    "edm-ncsnpp-cifar10": _edm(
+        SongConfig(
+            embedding="fourier",
+            waves=2,
+            encoder="residual",
+            taps=(1.0, 3.0, 3.0, 1.0),
+            dropout=0.13,
+        ),
+        DataConfig(labels=False, augment=0.12),
+        **_CIFAR10,
+    ),
+    # The same table for ImageNet at 64x64 with classes; float16 there.
+    "adm-imagenet64": _edm(
+        DhariwalConfig(dropout=0.1, dtype="bfloat16"),
+        DataConfig(),
+        lr=1e-4,
+        batch=4096,
+        images=2500e6,
+        half_life=50e6,
+        steps=40,
+    ),
+    # Su 2022, kexue.fm/archives/9152, and Keras-DDPM: ddpm.py and ddpm2.py, for faces of 128x128.
+    "su-a": _su(SuAConfig(), 64, "rounded_steps"),
+    "su-b": _su(SuBConfig(), 32, "steps"),
 }
 
 CLASSIFIER = Config(
