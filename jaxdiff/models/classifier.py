@@ -19,7 +19,7 @@ class Classifier(nn.Module):
     Attributes:
         num_classes: the number of classes.
         channels, multipliers, blocks, attention, heads, resample, scale_shift, dropout, groups,
-        dtype, remat: as in `UNet`, whose way down this is.
+        epsilon, dtype, remat: as in `UNet`, whose way down this is.
         embedding: "fourier" for time features of order one, such as log(sigma / alpha) / 4, or
             "sinusoidal" for those of some hundreds.
 
@@ -38,6 +38,7 @@ class Classifier(nn.Module):
     embedding: str = "fourier"
     dropout: float = 0.1
     groups: int = 8
+    epsilon: float = 1e-5
     dtype: Any = None
     remat: bool = False
 
@@ -86,5 +87,7 @@ class Classifier(nn.Module):
         )(t)
         h = layers.conv(self.channels, dtype=self.dtype, name="in")(x)
         h, _ = levels.down(self, h, emb, train)
-        h = nn.silu(layers.group_norm(self.groups, dtype=self.dtype, name="norm")(h))
+        h = nn.silu(
+            layers.group_norm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name="norm")(h)
+        )
         return precision.output(jnp.mean(h, axis=(1, 2)))

@@ -212,6 +212,7 @@ class ResidualBlock(nn.Module):
         groups: the groups of the norms; must divide both channel counts.
         scale_shift: whether `emb` scales and shifts after the norm instead of being added.
         dropout: the probability of a zero, in [0, 1).
+        epsilon: of the norms.
         dtype: the compute dtype, None for the parameters' own.
 
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B; scale_shift: Nichol and Dhariwal 2021,
@@ -222,14 +223,15 @@ class ResidualBlock(nn.Module):
     groups: int = 32
     scale_shift: bool = False
     dropout: float = 0.0
+    epsilon: float = 1e-5
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array, emb: Array, train: bool = False) -> Array:
         """[B, H, W, C] and [B, E] to [B, H, W, features]."""
-        h = nn.silu(group_norm(self.groups, dtype=self.dtype, name="norm_in")(x))
+        h = nn.silu(self._norm("norm_in")(x))
         h = conv(self.features, dtype=self.dtype, name="conv_in")(h)
-        norm = group_norm(self.groups, dtype=self.dtype, name="norm_out")
+        norm = self._norm("norm_out")
         width = self.features * (2 if self.scale_shift else 1)
         e = exact_dense(width, name="emb")(nn.silu(emb))[:, None, None, :].astype(h.dtype)
         if self.scale_shift:
@@ -243,6 +245,9 @@ class ResidualBlock(nn.Module):
             x = dense(self.features, dtype=self.dtype, name="skip")(x)
         return x + h
 
+    def _norm(self, name: str) -> nn.GroupNorm:
+        return group_norm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name=name)
+
 
 class AttentionBlock(nn.Module):
     """Self-attention over the pixels of an image, as a residual branch that starts as zero.
@@ -252,6 +257,7 @@ class AttentionBlock(nn.Module):
     Attributes:
         heads: the number of heads; must divide the channels.
         groups: the groups of the norm; must divide the channels.
+        epsilon: of the norm.
         dtype: the compute dtype, None for the parameters' own.
 
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
@@ -259,13 +265,15 @@ class AttentionBlock(nn.Module):
 
     heads: int = 1
     groups: int = 32
+    epsilon: float = 1e-5
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] to the same shape."""
         batch, height, width, channels = x.shape
-        h = group_norm(self.groups, dtype=self.dtype, name="norm")(x)
+        norm = group_norm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name="norm")
+        h = norm(x)
         qkv = dense(3 * channels, dtype=self.dtype, name="qkv")(h)
         qkv = qkv.reshape(batch, height * width, 3, self.heads, channels // self.heads)
         h = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]).reshape(x.shape)

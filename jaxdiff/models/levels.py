@@ -2,7 +2,7 @@
 
 What a UNet and a classifier share. The functions build into the module that they are given, from
 its fields `channels`, `multipliers`, `blocks`, `attention`, `heads`, `resample`, `scale_shift`,
-`dropout`, `groups`, `dtype` and `remat`.
+`dropout`, `groups`, `epsilon`, `dtype` and `remat`.
 """
 
 import flax.linen as nn
@@ -53,6 +53,7 @@ def block(net: nn.Module, h: Array, emb: Array, train: bool, multiplier: int, na
         groups=net.groups,
         scale_shift=net.scale_shift,
         dropout=net.dropout,
+        epsilon=net.epsilon,
         dtype=net.dtype,
         name=name,
     )
@@ -62,7 +63,7 @@ def block(net: nn.Module, h: Array, emb: Array, train: bool, multiplier: int, na
 def attention(net: nn.Module, name: str) -> nn.Module:
     """A block of attention."""
     kind = nn.remat(layers.AttentionBlock) if net.remat else layers.AttentionBlock
-    return kind(heads=net.heads, groups=net.groups, dtype=net.dtype, name=name)
+    return kind(heads=net.heads, groups=net.groups, epsilon=net.epsilon, dtype=net.dtype, name=name)
 
 
 def check(net: nn.Module, height: int, width: int) -> None:

@@ -46,12 +46,12 @@ class UNet(nn.Module):
         cond_dim: the length of a free conditioning vector, 0 for none; zeros are the null vector.
         dropout: the probability of a zero in a residual block, in [0, 1); active if `train`.
         groups: the groups of the norms; must divide the channels of every level.
+        epsilon: of the norms; Ho et al. have 1e-6.
         dtype: the compute dtype, such as "bfloat16"; None for float32. Parameters, statistics of
             norms, the softmax and the output stay float32.
         remat: whether blocks are recomputed on the way back instead of their activations stored.
 
-    Source: Ho et al. 2020, arXiv:2006.11239, appendix B (initial kernels are LeCun-normal here,
-    and the epsilon of the norms 1e-5); scale_shift: Nichol and Dhariwal 2021, arXiv:2102.09672.
+    Source: Ho et al. 2020, arXiv:2006.11239, appendix B (initial kernels are LeCun-normal here); scale_shift: Nichol and Dhariwal 2021, arXiv:2102.09672.
     """
 
     channels: int = 128
@@ -68,6 +68,7 @@ class UNet(nn.Module):
     cond_dim: int = 0
     dropout: float = 0.0
     groups: int = 32
+    epsilon: float = 1e-5
     dtype: Any = None
     remat: bool = False
 
@@ -118,7 +119,8 @@ class UNet(nn.Module):
             h = levels.attention(self, "middle_attention")(h)
         h = levels.block(self, h, emb, train, self.multipliers[-1], "middle_1")
         h = self._up(h, stack, emb, train)
-        h = nn.silu(layers.group_norm(self.groups, dtype=self.dtype, name="norm")(h))
+        norm = layers.group_norm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name="norm")
+        h = nn.silu(norm(h))
         features = x.shape[-1] if self.out_channels is None else self.out_channels
         h = layers.conv(features, kernel_init=layers.ZEROS, dtype=self.dtype, name="out")(h)
         return precision.output(h)
