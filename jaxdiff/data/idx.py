@@ -23,7 +23,7 @@ __all__ = ["accepts", "example_shape", "load"]
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MOST = 1032  # bytes that a byte of deflate can stand for (zlib's technical details)
-_NAME = re.compile(r"[.-](idx\d?|idx\d-ubyte|ubyte)(\.gz)?$")
+_NAME = re.compile(r"[.-](idx\d?|ubyte)(\.gz)?$")
 _UNREADABLE = (OSError, EOFError, zlib.error)  # gzip's words for torn and altered files
 
 
@@ -77,8 +77,9 @@ def example_shape(path: str | os.PathLike) -> tuple[int, ...]:
 
 def _images_in(folder: Path) -> list[Path]:
     """Files of images; where one is there both compressed and not, the latter, which is mapped."""
-    found = (p for p in folder.iterdir() if "images" in p.name and _NAME.search(p.name))
-    plain = {p.name.removesuffix(".gz"): p for p in sorted(found, reverse=True)}
+    named = (p for p in folder.iterdir() if "images" in p.name and _NAME.search(p.name))
+    found = sorted((p for p in named if p.is_file()), reverse=True)
+    plain = {p.name.removesuffix(".gz"): p for p in found}
     return [plain[name] for name in sorted(plain)]
 
 
