@@ -33,10 +33,10 @@ class Estimate(NamedTuple):
     error: float
 
 
-def check_resamples(resamples: int) -> None:
+def check_resamples(resamples: int, name: str = "resamples") -> None:
     """Raises ValueError unless a deviation can be taken over so many."""
     if resamples < 2:
-        raise ValueError(f"resamples must be at least 2, got {resamples}")
+        raise ValueError(f"{name} must be at least 2, got {resamples}")
 
 
 def bootstrap(

@@ -95,7 +95,7 @@ def evaluate(
     size = min(KID_SIZE, min(map(len, named.values())) // 2)
     near = copies.copies_estimate(ours, theirs, real, quantile=quantile, **how)
     nearness = [
-        _Part("distance to nearest training example", near.distance, "floor"),
+        _Part("nearest training example", near.distance, "floor"),
         _Part("copies of training examples", near.share, "floor"),
     ]
     floor = [near.heldout_distance, Estimate(quantile, 0.0)]  # the latter by its definition

@@ -46,7 +46,7 @@ def test_every_row_states_its_numbers_and_its_floor():
         "recall, k=3",
         "density, k=5",
         "coverage, k=5",
-        "distance to nearest training example",
+        "nearest training example",
         "copies of training examples",
     ]
     assert {row[5:8] for row in rows} == {(500, 899, 898)}
