@@ -110,8 +110,8 @@ def test_the_table_holds_every_number():
     text = plots.metrics_text(rows, title="numbers")
     for row in rows:
         line = next(line for line in text.splitlines() if row.metric in line)
-        assert f"{row.value:.4f}" in line
-        assert f"{row.floor:.4f}" in line
+        assert f"{row.value:.4f} ± {row.error:.4f}" in line
+        assert f"{row.floor:.4f} ± {row.floor_error:.4f}" in line
     assert "samples: n = 30, real floor: n = 30, both against 25 held-out" in text
     assert plots.metrics_table(rows).row_count == len(rows)
 

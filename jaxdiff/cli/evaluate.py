@@ -8,23 +8,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 from rich.console import Console
 
 from jaxdiff import metrics, plots
 from jaxdiff.cli import runs
+from jaxdiff.cli.judge import Judge, judge
 from jaxdiff.config import build
-from jaxdiff.data import files, npz
+from jaxdiff.data import Dataset, files, npz
+from jaxdiff.metrics import errors
 
 __all__ = ["main"]
+
+_FEATURES = (
+    "What is compared: pixels, pca (16 principal components of the held-out examples), a run of"
+    " jaxdiff classifier (the layer before its last, and the classes that it sees), or"
+    " module:function, any function of examples [N, ...] to features [N, D]."
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
     """Compare samples with the part of the data that the run did not train on.
 
-    Prints Frechet distances, MMD, precision, recall and a search for copied training examples,
-    each beside what the training examples themselves score: what a perfect model would.
+    Prints Frechet and kernel distances, precision, recall, density, coverage and a search for
+    copied training examples, each with its standard error, beside what the training examples
+    themselves score: what a perfect model would.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -33,6 +43,17 @@ class Evaluate:
     """What `jaxdiff sample` wrote."""
     data: str | None = None
     """The data: "digits" or a path; what the run was trained on unless given."""
+    features: Annotated[str, tyro.conf.arg(help=_FEATURES)] = "pixels"
+    bootstrap: int = 50
+    """How often sets are drawn again for the standard errors: 50 know them to 10 %."""
+    limit: int | None = None
+    """How many examples of each set to use at most, evenly spaced; all of them unless given."""
+    k: int = 3
+    """The neighbour that balls of precision and recall reach to."""
+    k_coverage: int = 5
+    """The neighbour that balls of density and coverage reach to."""
+    seed: int = 0
+    """Of the drawing again."""
     out: Path | None = None
     """A table to write as well: .csv or .json."""
 
@@ -40,18 +61,51 @@ class Evaluate:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; see `jaxdiff.cli.main`."""
     args = tyro.cli(Evaluate, prog="jaxdiff evaluate", args=arguments)
-    if args.out is not None and args.out.suffix not in (".csv", ".json"):
-        raise ValueError(f"--out must end in .csv or .json, got {args.out}")
+    _check(args)
     part = runs.open_run(args.run).config.data
     if args.data is not None:
         part = dataclasses.replace(part, source=args.data)
-    samples = npz.load(args.samples)
-    train, heldout = (build.load_data(part, split) for split in ("train", "heldout"))
-    rows = metrics.evaluate(samples.images(), train.images(), heldout.images())
-    Console().print(plots.metrics_table(rows, title=f"{args.samples} against {part.source}"))
+    sets = [npz.load(args.samples), *(build.load_data(part, s) for s in ("train", "heldout"))]
+    images = [dataset.images(args.limit) for dataset in sets]
+    how = {"resamples": args.bootstrap, "seed": args.seed}
+    judged = judge(args.features, images[-1])
+    neighbours = {"k": args.k, "k_coverage": args.k_coverage}
+    rows = metrics.evaluate(*images, features=judged.features, **neighbours, **how)
+    rows += _classes(judged, sets, images, args)
+    title = f"{args.samples} against {part.source} in {rows[0].features}"
+    Console().print(plots.metrics_table(rows, title=title))
     if args.out is not None:
         _write(rows, args.out)
     return 0
+
+
+def _check(args: Evaluate) -> None:
+    if args.out is not None and args.out.suffix not in (".csv", ".json"):
+        raise ValueError(f"--out must end in .csv or .json, got {args.out}")
+    if args.out is not None and not args.out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"there is no directory {args.out.parent} to write {args.out.name}")
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"--limit must be at least 1, got {args.limit}")
+    if args.seed < 0:
+        raise ValueError(f"--seed must not be negative, got {args.seed}")
+    errors.check_resamples(args.bootstrap, "--bootstrap")
+
+
+def _classes(
+    judged: Judge, sets: Sequence[Dataset], images: Sequence[np.ndarray], args: Evaluate
+) -> tuple[metrics.Row, ...]:
+    """What a classifier sees; with labels on both sides, whether it is what was asked for."""
+    if judged.probabilities is None:
+        return ()
+    asked, _, truth = (dataset.labels(args.limit) for dataset in sets)
+    labels = {} if asked is None or truth is None else {"asked": asked, "truth": truth}
+    return metrics.evaluate_classes(
+        *(judged.probabilities(x) for x in images),
+        **labels,
+        resamples=args.bootstrap,
+        seed=args.seed,
+        features=args.features,
+    )
 
 
 def _write(rows: Sequence[metrics.Row], path: Path) -> None:

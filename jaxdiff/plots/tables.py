@@ -11,7 +11,7 @@ __all__ = ["metrics_table", "metrics_text"]
 
 
 def metrics_table(rows: Sequence[Any], *, title: str | None = None) -> "Table":
-    """A table of metrics beside what real data score.
+    """A table of metrics and their errors beside what real data score.
 
     Args:
         rows: what `jaxdiff.metrics.evaluate` returns.
@@ -33,17 +33,19 @@ def metrics_table(rows: Sequence[Any], *, title: str | None = None) -> "Table":
         title=escape(title or ""),
         caption=(
             f"samples: n = {first.n}, real floor: n = {first.n_floor}, both against "
-            f"{first.n_real} held-out examples.\nFrechet distances fall as n grows: "
-            "compare only figures of equal n."
+            f"{first.n_real} held-out examples; ± one standard error.\nFrechet distances fall as "
+            "n grows: compare only figures of equal n."
         ),
     )
     table.add_column("metric")
     table.add_column("samples", justify="right")
     table.add_column("real floor", justify="right")
     table.add_column("better is")
-    wanted = {"lower": "lower", "higher": "higher", "floor": "near the floor"}
+    wanted = {"lower": "lower", "higher": "higher", "floor": "as floor"}
     for row in rows:
-        table.add_row(row.metric, f"{row.value:.4f}", f"{row.floor:.4f}", wanted[row.better])
+        ours = f"{row.value:.4f} ± {row.error:.4f}"
+        real = f"{row.floor:.4f} ± {row.floor_error:.4f}"
+        table.add_row(row.metric, ours, real, wanted[row.better])
     return table
 
 
