@@ -4,10 +4,13 @@ A command is a module here with `main(arguments) -> exit status`; it is imported
 Mistakes of the user end with one line on stderr and status 2, Ctrl-C with 130.
 """
 
+import functools
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import metadata
+from typing import Any
 
 __all__ = ["COMMANDS", "main"]
 
@@ -61,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         return _fail("jaxdiff", f"command must be one of {', '.join(COMMANDS)}, got {command!r}")
     try:
-        return importlib.import_module(f"jaxdiff.cli.{command.replace('-', '_')}").main(rest)
+        module = importlib.import_module(f"jaxdiff.cli.{command.replace('-', '_')}")
+        with warnings.catch_warnings():
+            warnings.showwarning = functools.partial(_warn, command)
+            return module.main(rest)
     except SystemExit as ending:  # the parser's, after --help or a mistake that it has explained
         return ending.code if isinstance(ending.code, int) else 2
     except KeyboardInterrupt:
@@ -71,6 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"jaxdiff {command}", f"{error.strerror or error}{where}")
     except (ValueError, FloatingPointError) as error:
         return _fail(f"jaxdiff {command}", str(error))
+
+
+def _warn(command: str, message: Any, category: type, *where: Any, **options: Any) -> None:
+    """A warning as one line on stderr, not as a place in the code."""
+    sys.stderr.write(f"jaxdiff {command}: warning: {' '.join(str(message).split())}\n")
 
 
 def _fail(who: str, what: str) -> int:

@@ -68,4 +68,5 @@ def main(arguments: Sequence[str]) -> int:
     flags = {**vars(args)}
     parts = flags.pop("parts")
     config = dataclasses.replace(base, **vars(parts))
+    train.use_cores(config)
     return train.train(train.Train(**flags, config=config), base, stored)

@@ -28,8 +28,15 @@ class Run(NamedTuple):
     total: int | None
     abstract: Any
 
-    def restore(self, step: int | None = None) -> training.TrainState:
-        """The state of a checkpoint, the newest unless a step is given."""
+    def restore(self, step: int | str | None = None) -> training.TrainState:
+        """The state of a checkpoint, the newest sound one unless a step, or "best", is given."""
+        if step == "best":
+            step = training.checkpoint.best_step(rundir.checkpoints(self.path))
+            if step is None:
+                raise ValueError(
+                    f"no checkpoint of {self.path} has a score: train with --training.evaluate and"
+                    " --training.best"
+                )
         return training.restore(rundir.checkpoints(self.path), self.abstract, step)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -65,8 +65,8 @@ class Sample:
     """Use the parameters themselves instead of their average."""
     ema: float | None = None
     """The decay of the average to use, of those that the run keeps."""
-    checkpoint: int | None = None
-    """The step of the checkpoint to use; the newest unless given."""
+    checkpoint: int | Literal["best"] | None = None
+    """The step of the checkpoint to use, or "best"; the newest unless given."""
     chunk: int = 256
     """How many are drawn at once."""
     guided: Annotated[guiding.GuidanceFlags, tyro.conf.arg(name="")] = dataclasses.field(

@@ -1,9 +1,6 @@
 """From configurations to the things they stand for: network, schedule, model, step, sampler."""
 
 import dataclasses
-import functools
-import inspect
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,16 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdiff import data, losses, models, schedules, training
-from jaxdiff import parametrization as parametrizations
-from jaxdiff.config.fields import SCHEDULES, Config, DataConfig
+from jaxdiff import data, losses, training
+from jaxdiff.config.fields import Config, DataConfig
+from jaxdiff.config.loss import build_loss, build_validation
+from jaxdiff.config.model import (
+    build_classifier,
+    build_denoiser,
+    build_model,
+    build_schedule,
+)
 from jaxdiff.config.networks import ClassifierConfig
 from jaxdiff.data import Dataset
-from jaxdiff.denoiser import Denoiser, clip_x0, make_denoiser
+from jaxdiff.denoiser import Denoiser, clip_x0
 from jaxdiff.grids import GRIDS
-from jaxdiff.guidance import Classifier, make_classifier
 from jaxdiff.samplers import make_sampler
-from jaxdiff.typing import Denoise, Grid, Sampler, Schedule
+from jaxdiff.typing import Denoise, Grid, Sampler
 
 __all__ = [
     "averaged",
@@ -37,18 +39,12 @@ __all__ = [
     "build_schedule",
     "build_state",
     "build_step",
+    "build_validation",
     "check",
     "count_parameters",
     "ema_decays",
     "load_data",
 ]
-
-_KINDS = {
-    "mlp": models.MLP,
-    "unet": models.UNet,
-    "dit": models.DiT,
-    "classifier": models.Classifier,
-}
 
 
 def load_data(config: DataConfig, split: str) -> Dataset:
@@ -93,71 +89,6 @@ def _check_shape(config: Config, shape: tuple[int, ...]) -> None:
         )
 
 
-def build_model(config: Config) -> Any:
-    """The network, a Flax module: the same object for equal configurations."""
-    return _network(config.model, len(config.data.label_counts))
-
-
-@functools.cache
-def _network(model: Any, num_classes: int) -> Any:
-    """jit tells the `apply` of two modules apart, be they equal: two objects, two compiles."""
-    return _KINDS[model.kind](**dataclasses.asdict(model), num_classes=num_classes)
-
-
-def build_schedule(config: Config) -> Schedule:
-    """The schedule.
-
-    Raises:
-        ValueError: it has no such option, or an option is out of range.
-    """
-    part = config.schedule
-    factory = SCHEDULES[part.name]
-    schedule = _with_options(factory, part.options, f"schedule.options of {part.name}")
-    return schedule if part.shift == 1 else schedules.shifted(schedule, part.shift)
-
-
-def _with_options(factory: Callable, options: dict[str, float], name: str) -> Any:
-    """`factory(**options)`, where unknown options are an error that lists the known ones."""
-    known = list(inspect.signature(factory).parameters)
-    for option in options:
-        if option not in known:
-            raise ValueError(f"{name} must be among {', '.join(known) or 'none'}, got {option!r}")
-    return factory(**options)
-
-
-def build_denoiser(config: Config, params: Any) -> Denoiser:
-    """The network as a model of x_0 and eps, with `params` its variables {"params": ...}."""
-    part = config.parametrization
-    edm = parametrizations.edm(part.sigma_data)
-    kind: Any = edm if part.name == "edm" else part.name
-    feature = part.time_feature or _suited_feature(config)
-    return make_denoiser(
-        build_model(config).apply, params, parametrization=kind, time_feature=feature
-    )
-
-
-def build_classifier(config: Config, params: Any) -> Classifier:
-    """The network as a model of p(y | x_t), with `params` its variables {"params": ...}.
-
-    Raises:
-        ValueError: data of fewer than two classes.
-    """
-    classes = len(config.data.label_counts)
-    if classes < 2:
-        raise ValueError(
-            f"a classifier needs data with labels of at least 2 classes, got {classes} from"
-            f" {config.data.source}"
-        )
-    return make_classifier(build_model(config).apply, params, classes)
-
-
-def _suited_feature(config: Config) -> str:
-    """The time feature for a schedule's clock: a step, sigma, or a number in 0..1."""
-    if schedules.whole_steps(build_schedule(config)):
-        return "steps"
-    return "quarter_log_sigma" if config.schedule.name == "edm" else "thousandths"
-
-
 def build_optimizer(config: Config) -> Any:
     """The optimiser, of unit learning rate."""
     part = config.optimizer
@@ -186,47 +117,6 @@ def averaged(config: Config, state: training.TrainState, decay: float | None = N
     if f"{decay:g}" not in known:
         raise ValueError(f"the run keeps averages of decay {', '.join(known)}, got {decay:g}")
     return state.ema[f"{decay:g}"] if isinstance(decays, dict) else state.ema
-
-
-def build_loss(config: Config) -> Callable:
-    """loss_fn(params, batch, key, hyper, aux)."""
-    if isinstance(config.model, ClassifierConfig):
-        return training.classification_loss(build_classifier(config, None), build_schedule(config))
-    loss_fn = _denoising_loss(config)
-    summed = config.loss.reduction == "sum"
-    return training.scaled(loss_fn, math.prod(config.data.shape)) if summed else loss_fn
-
-
-def _denoising_loss(config: Config) -> Callable:
-    part, schedule = config.loss, build_schedule(config)
-    factory, options = losses.WEIGHTS[part.weight], part.weight_options
-    shared = {
-        "cond": "y" if config.data.label_counts else None,
-        "cond_dropout": part.cond_dropout,
-        "weight": _with_options(factory, options, f"loss.weight_options of {part.weight}"),
-    }
-    denoiser = build_denoiser(config, None)
-    if part.times == "importance":
-        _allow(part.times_options, ("floor",), part.times)
-        return training.importance_denoising_loss(
-            denoiser, schedule, **shared, **part.times_options
-        )
-    if part.times == "log_normal":
-        name = f"loss.times_options of {part.times}"
-        times = _with_options(losses.log_normal, part.times_options, name)
-    else:
-        _allow(part.times_options, (), part.times)
-        times = losses.TIMES[part.times]
-    return training.denoising_loss(denoiser, schedule, **shared, times=times)
-
-
-def _allow(options: dict[str, float], known: tuple[str, ...], times: str) -> None:
-    for option in options:
-        if option not in known:
-            raise ValueError(
-                f"loss.times_options of {times} must be among {', '.join(known) or 'none'}, "
-                f"got {option!r}"
-            )
 
 
 def build_step(config: Config) -> Callable:

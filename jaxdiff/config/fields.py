@@ -188,7 +188,21 @@ class TrainingConfig:
     save_every: int = 1000
     """Steps between checkpoints."""
     keep: int = 3
-    """How many checkpoints stay."""
+    """How many of the newest checkpoints stay."""
+    evaluate: bool = False
+    """Whether held-out loss and a picture of samples are made at each checkpoint."""
+    heldout: int = 1024
+    """How many held-out examples that loss is over, at most."""
+    samples: int = 64
+    """How many samples are drawn; from 500 on, their distance to held-out images is noted."""
+    best: Literal["heldout_loss", "frechet"] | None = None
+    """By which of these the best checkpoint stays as well; needs evaluate."""
+    tensorboard: bool = False
+    """Whether the log is also written for TensorBoard."""
+    explode: float = 100.0
+    """A loss of so many times the first ends the run as failed."""
+    devices: int | None = None
+    """Over how many devices a batch is split; all that divide it unless given."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ def classification(
     schedule: Schedule,
     *,
     times: Times = uniform,
+    train: bool = True,
 ) -> tuple[Array, dict[str, Array]]:
     """The cross entropy of a batch's classes, read from noisy data.
 
@@ -34,6 +35,7 @@ def classification(
         labels: [B] int.
         schedule: the schedule.
         times: the time sampler.
+        train: whether dropout in the network is active.
 
     Returns:
         (loss [] in nats, {"per_example": [B] with importance, "accuracy": [B], 1 where the
@@ -52,7 +54,7 @@ def classification(
     t, importance = times(key_t, x0.shape[0], schedule)
     level = schedule(t)
     noise = jax.random.normal(key_noise, x0.shape, x0.dtype)
-    logits = classifier.logits(q_sample(x0, noise, level), level, key=key_net, train=True)
+    logits = classifier.logits(q_sample(x0, noise, level), level, key=key_net, train=train)
     per_example = -importance.astype(logits.dtype) * log_prob_of(labels, logits)
     right = (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
     return jnp.mean(per_example), {"per_example": per_example, "accuracy": right, "t": t}

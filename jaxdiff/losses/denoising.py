@@ -28,6 +28,7 @@ def denoising(
     cond_dropout: Any = 0.0,
     times: Times = uniform,
     weight: Weight = simple,
+    train: bool = True,
 ) -> tuple[Array, dict[str, Array]]:
     """The weighted denoising loss of a batch.
 
@@ -41,9 +42,11 @@ def denoising(
         cond: labels [B] (int) or vectors [B, D] (float), or a pytree of such; None keeps the
             denoiser's own.
         cond_dropout: [], in [0, 1], the probability with which an example trains without its
-            condition: labels become -1 and vectors 0, which networks take as none.
+            condition: labels become -1 and vectors 0, which networks take as none. Or a pytree
+            like `cond` of a probability for each part; parts of equal ones are hidden together.
         times: the time sampler.
         weight: the weight, on whichever error it states.
+        train: whether dropout in the network is active.
 
     Returns:
         (loss [], {"per_example": [B] weighted losses with importance, "weighted": [B] without,
@@ -65,7 +68,7 @@ def denoising(
     t, importance = times(key_t, x0.shape[0], schedule)
     level, rate = schedule(t), log_snr_rate(schedule, t)
     noise = jax.random.normal(key_noise, x0.shape, x0.dtype)
-    y = denoiser.raw(q_sample(x0, noise, level), level, key=key_net, train=True)
+    y = denoiser.raw(q_sample(x0, noise, level), level, key=key_net, train=train)
     y = y[..., : x0.shape[-1]].astype(x0.dtype)
     error = y - target(denoiser.parametrization, x0, noise, level)
     scale = on_output(weight(level, rate), denoiser.parametrization, level).astype(x0.dtype)
@@ -104,21 +107,23 @@ def drop_cond(key: Array, cond: Any, rate: Any) -> Any:
     Args:
         key: a PRNG key.
         cond: a pytree of [B, ...] arrays; hidden ones become their `denoiser.null_cond`.
-        rate: [], in [0, 1].
+        rate: [], in [0, 1]; or a pytree like `cond` of such.
 
     Returns:
-        cond with some examples hidden, all parts of an example together.
+        cond with some examples hidden, parts of equal rates together.
 
     Source: Ho and Salimans 2022, arXiv:2207.12598, algorithm 1.
     """
     leaves = jax.tree.leaves(cond)
-    hidden = jax.random.bernoulli(key, rate, leaves[0].shape[:1])
+    chance = jax.random.uniform(key, leaves[0].shape[:1])
+    if jax.tree.structure(rate).num_leaves == 1:
+        rate = jax.tree.map(lambda _: jax.tree.leaves(rate)[0], cond)
 
-    def hide(leaf: Array, null: Array) -> Array:
-        shape = hidden.shape + (1,) * (null.ndim - 1)
-        return jnp.where(hidden.reshape(shape), null, leaf.astype(null.dtype))
+    def hide(leaf: Array, null: Array, rate: Any) -> Array:
+        hidden = (chance < rate).reshape(-1, *[1] * (null.ndim - 1))
+        return jnp.where(hidden, null, leaf.astype(null.dtype))
 
-    return jax.tree.map(hide, cond, null_cond(cond))
+    return jax.tree.map(hide, cond, null_cond(cond), rate)
 
 
 def _check(denoiser: Any, x0: Array, cond: Any, cond_dropout: Any) -> None:
@@ -131,7 +136,8 @@ def _check(denoiser: Any, x0: Array, cond: Any, cond_dropout: Any) -> None:
         )
     if x0.ndim < 2 or x0.size == 0:
         raise ValueError(f"x0 must have shape [B, ...] with B >= 1, got {list(x0.shape)}")
-    check_range("cond_dropout", cond_dropout, 0, 1)
+    for rate in jax.tree.leaves(cond_dropout):
+        check_range("cond_dropout", rate, 0, 1)
     for leaf in jax.tree.leaves(cond):
         if jnp.shape(leaf)[:1] != x0.shape[:1]:
             raise ValueError(

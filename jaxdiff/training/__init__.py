@@ -1,11 +1,12 @@
 """Training: the state, the pure step, the loop around it, and what it writes."""
 
-from jaxdiff.training import checkpoint, ema, optim, rundir
+from jaxdiff.training import checkpoint, ema, optim, parallel, rundir
 from jaxdiff.training.checkpoint import Checkpoints, latest_step, restore
 from jaxdiff.training.grid_objectives import to_data, to_reference
 from jaxdiff.training.learn_grid import Learned, learn_grid, mean_objective, numbers_of
 from jaxdiff.training.loop import Fit, check, fit
 from jaxdiff.training.objective import (
+    augmented,
     classification_loss,
     denoising_loss,
     importance_denoising_loss,
@@ -21,6 +22,7 @@ __all__ = [
     "Learned",
     "TrainState",
     "adam",
+    "augmented",
     "check",
     "checkpoint",
     "classification_loss",
@@ -36,6 +38,7 @@ __all__ = [
     "mean_objective",
     "numbers_of",
     "optim",
+    "parallel",
     "restore",
     "rundir",
     "scaled",

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from jax import Array
 
 from jaxdiff import losses
+from jaxdiff.data.augment import augment
 from jaxdiff.denoiser import Denoiser
 from jaxdiff.guidance import Classifier
 from jaxdiff.losses.times import LossHistory, Times
@@ -14,6 +16,7 @@ from jaxdiff.training.step import LossFn
 from jaxdiff.typing import Schedule
 
 __all__ = [
+    "augmented",
     "classification_loss",
     "denoising_loss",
     "importance_denoising_loss",
@@ -137,6 +140,32 @@ def scaled(loss_fn: LossFn, factor: Any) -> LossFn:
         return factor * loss, more
 
     return scaled_fn
+
+
+def augmented(loss_fn: LossFn, probability: Any) -> LossFn:
+    """The loss of images changed at random, told by batch["augment"] how they were changed.
+
+    Conditioned on it, a network learns from all variants and draws unchanged images, for which
+    the entry is zero.
+
+    Args:
+        loss_fn: the loss.
+        probability: [], in [0, 1], of each kind of change; see `data.augment`.
+
+    Returns:
+        loss_fn(params, batch, key, hyper, aux).
+
+    Source: Karras et al. 2022, arXiv:2206.00364, appendix F.2.
+    """
+
+    def augmented_fn(
+        params: Any, batch: Any, key: Array, hyper: Any, aux: Any
+    ) -> tuple[Array, tuple[dict[str, Array], Any]]:
+        key_augment, key_loss = jax.random.split(key)
+        x, changes = augment(key_augment, batch["x"], probability)
+        return loss_fn(params, {**batch, "x": x, "augment": changes}, key_loss, hyper, aux)
+
+    return augmented_fn
 
 
 def classification_loss(

@@ -1,10 +1,9 @@
-"""Scalars and pictures for TensorBoard, beside the tables that need no program to be read."""
+"""Scalars for TensorBoard, beside the tables that need no program to be read."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 from tensorboardX import SummaryWriter
 
 __all__ = ["Board"]
@@ -22,10 +21,6 @@ class Board:
         for name, value in row.items():
             if name not in ("step", "seconds"):
                 self._writer.add_scalar(f"{group}/{name}", value, int(row["step"]))
-
-    def picture(self, name: str, image: np.ndarray, step: int) -> None:
-        """A picture [H, W, C], uint8."""
-        self._writer.add_image(name, image, step, dataformats="HWC")
 
     def __enter__(self) -> Self:
         return self

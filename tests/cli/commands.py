@@ -6,6 +6,7 @@ from jaxdiff.cli import main
 
 EPS = ["--parametrization.name", "eps"]
 SMALL = ["--model.width", "16", "--model.depth", "1", "--training.log-every", "10"]
+SMALL += ["--training.devices", "1"]
 
 
 def draw(run, path, *options, steps=5):

@@ -1,0 +1,123 @@
+"""From configurations to what is minimised, and to what is watched on held-out data."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from jax import Array
+
+from jaxdiff import losses, training
+from jaxdiff.config.fields import Config
+from jaxdiff.config.model import (
+    build_classifier,
+    build_denoiser,
+    build_schedule,
+    with_options,
+)
+from jaxdiff.config.networks import ClassifierConfig
+from jaxdiff.losses.weights import Weight
+
+__all__ = ["build_loss", "build_validation"]
+
+
+def build_loss(config: Config) -> Callable:
+    """loss_fn(params, batch, key, hyper, aux)."""
+    if isinstance(config.model, ClassifierConfig):
+        loss_fn = training.classification_loss(
+            build_classifier(config, None), build_schedule(config)
+        )
+    else:
+        loss_fn = _denoising_loss(config)
+    if config.loss.reduction == "sum":
+        loss_fn = training.scaled(loss_fn, math.prod(config.data.shape))
+    return training.augmented(loss_fn, config.data.augment) if config.data.augment else loss_fn
+
+
+def _denoising_loss(config: Config) -> Callable:
+    part, schedule, denoiser = config.loss, build_schedule(config), build_denoiser(config, None)
+    shared = {
+        "cond": _condition(config),
+        "cond_dropout": _dropout(config),
+        "weight": _weight(config),
+    }
+    if part.times == "importance":
+        _allow(part.times_options, ("floor",), part.times)
+        return training.importance_denoising_loss(
+            denoiser, schedule, **shared, **part.times_options
+        )
+    if part.times == "log_normal":
+        name = f"loss.times_options of {part.times}"
+        times = with_options(losses.log_normal, part.times_options, name)
+    else:
+        _allow(part.times_options, (), part.times)
+        times = losses.TIMES[part.times]
+    return training.denoising_loss(denoiser, schedule, **shared, times=times)
+
+
+def _weight(config: Config) -> Weight:
+    part = config.loss
+    factory = losses.WEIGHTS[part.weight]
+    return with_options(factory, part.weight_options, f"loss.weight_options of {part.weight}")
+
+
+def _condition(config: Config) -> Any:
+    """Which entries of a batch the network is told."""
+    label = "y" if config.data.label_counts else None
+    if not config.data.augment:
+        return label
+    return {"vector": "augment"} | ({} if label is None else {"label": label})
+
+
+def _dropout(config: Config) -> Any:
+    """How often each is hidden; what was done to an image never is, or it would leak."""
+    rate = config.loss.cond_dropout
+    condition = _condition(config)
+    if not isinstance(condition, dict):
+        return rate
+    return {name: 0.0 if name == "vector" else rate for name in condition}
+
+
+def build_validation(config: Config) -> Callable[[Any, Any, Array], dict[str, Array]]:
+    """validate(params, batch, key) -> {"heldout_loss": [], ...}, to be averaged over batches.
+
+    The loss of training without dropout, hidden conditions or augmentation, at even times: equal
+    keys and batches make checkpoints comparable.
+    """
+    schedule = build_schedule(config)
+    if isinstance(config.model, ClassifierConfig):
+        classifier = build_classifier(config, None)
+
+        def classified(params: Any, batch: Any, key: Array) -> dict[str, Array]:
+            model = classifier.with_params(params)
+            loss, seen = losses.classification(
+                key, model, batch["x"], batch["y"], schedule, train=False
+            )
+            return {"heldout_loss": loss, "heldout_accuracy": seen["accuracy"].mean()}
+
+        return classified
+    denoiser, weight = build_denoiser(config, None), _weight(config)
+    label = "y" if config.data.label_counts else None
+
+    def denoised(params: Any, batch: Any, key: Array) -> dict[str, Array]:
+        loss, _ = losses.denoising(
+            key,
+            denoiser.with_params(params),
+            batch["x"],
+            schedule,
+            cond=None if label is None else batch[label],
+            times=losses.stratified,
+            weight=weight,
+            train=False,
+        )
+        return {"heldout_loss": loss}
+
+    return denoised
+
+
+def _allow(options: dict[str, float], known: tuple[str, ...], times: str) -> None:
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"loss.times_options of {times} must be among {', '.join(known) or 'none'}, "
+                f"got {option!r}"
+            )

@@ -1,0 +1,100 @@
+"""From configurations to what is trained: network, schedule, denoiser, classifier."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from jaxdiff import models, schedules
+from jaxdiff import parametrization as parametrizations
+from jaxdiff.config.fields import SCHEDULES, Config
+from jaxdiff.data.augment import LABELS
+from jaxdiff.denoiser import Denoiser, make_denoiser
+from jaxdiff.guidance import Classifier, make_classifier
+from jaxdiff.typing import Schedule
+
+__all__ = [
+    "build_classifier",
+    "build_denoiser",
+    "build_model",
+    "build_schedule",
+    "with_options",
+]
+
+_KINDS = {
+    "mlp": models.MLP,
+    "unet": models.UNet,
+    "dit": models.DiT,
+    "song": models.SongUNet,
+    "dhariwal": models.DhariwalUNet,
+    "su_a": models.SuA,
+    "su_b": models.SuB,
+    "classifier": models.Classifier,
+}
+
+
+def build_model(config: Config) -> Any:
+    """The network, a Flax module: the same object for equal configurations."""
+    more = (("cond_dim", LABELS),) if config.data.augment else ()
+    return _network(config.model, (("num_classes", len(config.data.label_counts)), *more))
+
+
+@functools.cache
+def _network(model: Any, more: tuple[tuple[str, int], ...]) -> Any:
+    """jit tells the `apply` of two modules apart, be they equal: two objects, two compiles."""
+    return _KINDS[model.kind](**dataclasses.asdict(model), **dict(more))
+
+
+def build_schedule(config: Config) -> Schedule:
+    """The schedule.
+
+    Raises:
+        ValueError: it has no such option, or an option is out of range.
+    """
+    part = config.schedule
+    factory = SCHEDULES[part.name]
+    schedule = with_options(factory, part.options, f"schedule.options of {part.name}")
+    return schedule if part.shift == 1 else schedules.shifted(schedule, part.shift)
+
+
+def with_options(factory: Callable, options: dict[str, float], name: str) -> Any:
+    """`factory(**options)`, where unknown options are an error that lists the known ones."""
+    known = list(inspect.signature(factory).parameters)
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} must be among {', '.join(known) or 'none'}, got {option!r}")
+    return factory(**options)
+
+
+def build_denoiser(config: Config, params: Any) -> Denoiser:
+    """The network as a model of x_0 and eps, with `params` its variables {"params": ...}."""
+    part = config.parametrization
+    edm = parametrizations.edm(part.sigma_data)
+    kind: Any = edm if part.name == "edm" else part.name
+    feature = part.time_feature or _suited_feature(config)
+    return make_denoiser(
+        build_model(config).apply, params, parametrization=kind, time_feature=feature
+    )
+
+
+def build_classifier(config: Config, params: Any) -> Classifier:
+    """The network as a model of p(y | x_t), with `params` its variables {"params": ...}.
+
+    Raises:
+        ValueError: data of fewer than two classes.
+    """
+    classes = len(config.data.label_counts)
+    if classes < 2:
+        raise ValueError(
+            f"a classifier needs data with labels of at least 2 classes, got {classes} from"
+            f" {config.data.source}"
+        )
+    return make_classifier(build_model(config).apply, params, classes)
+
+
+def _suited_feature(config: Config) -> str:
+    """The time feature for a schedule's clock: a step, sigma, or a number in 0..1."""
+    if schedules.whole_steps(build_schedule(config)):
+        return "steps"
+    return "quarter_log_sigma" if config.schedule.name == "edm" else "thousandths"
