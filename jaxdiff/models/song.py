@@ -201,8 +201,8 @@ class _Fourier(nn.Module):
         dtype = arrays.float_dtype()
         init = nn.initializers.normal(16.0)
         frequencies = self.param("freqs", init, (self.features // 2,), dtype)
-        # the angle of a time in float32: freqs are some tens, so it is good to 1e-5
-        angles = jnp.asarray(t, dtype)[:, None] * (2 * jnp.pi * jax.lax.stop_gradient(frequencies))
+        frequencies = 2 * jnp.pi * jax.lax.stop_gradient(frequencies)
+        angles = jnp.asarray(t, dtype)[:, None] * frequencies[None, :]
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
@@ -218,7 +218,9 @@ def ddpmpp_cifar10(**changes: Any) -> SongUNet:
 
 
 def ncsnpp_cifar10(**changes: Any) -> SongUNet:
-    """EDM's NCSN++ for CIFAR-10: 56.5 million parameters on 32x32x3 images without labels.
+    """EDM's NCSN++ for CIFAR-10: 56,397,827 learning parameters on 32x32x3 images without labels.
+
+    Its 128 frequencies are parameters here besides.
 
     Args:
         **changes: fields of `SongUNet` to set otherwise.

@@ -245,7 +245,8 @@ class _Norm(nn.Module):
         parts = wide.reshape(*x.shape[:-1], -1, self.groups)
         mean = jnp.mean(parts, axis=(1, 2, 3), keepdims=True)
         var = jnp.mean(jnp.square(parts - mean), axis=(1, 2, 3), keepdims=True)
-        out = ((parts - mean) / jnp.sqrt(var + 1e-6)).reshape(x.shape) * scale + bias
+        out = ((parts - mean) / jnp.sqrt(var + 1e-6)).reshape(x.shape)
+        out = out * scale[None, None, None] + bias[None, None, None]
         return out.astype(out.dtype if self.dtype is None else self.dtype)
 
 

@@ -51,7 +51,8 @@ class UNet(nn.Module):
             norms, the softmax and the output stay float32.
         remat: whether blocks are recomputed on the way back instead of their activations stored.
 
-    Source: Ho et al. 2020, arXiv:2006.11239, appendix B (initial kernels are LeCun-normal here); scale_shift: Nichol and Dhariwal 2021, arXiv:2102.09672.
+    Source: Ho et al. 2020, arXiv:2006.11239, appendix B (initial kernels are LeCun-normal here);
+    scale_shift: Nichol and Dhariwal 2021, arXiv:2102.09672.
     """
 
     channels: int = 128
