@@ -33,8 +33,8 @@ def metrics_table(rows: Sequence[Any], *, title: str | None = None) -> "Table":
         title=escape(title or ""),
         caption=(
             f"samples: n = {first.n}, real floor: n = {first.n_floor}, both against "
-            f"{first.n_real} held-out examples; ± one standard error.\nFrechet distances fall as "
-            "n grows: compare only figures of equal n."
+            f"{first.n_real} held-out examples; ± one standard error.\nFrechet distances fall "
+            "and coverage rises as n grows: compare only figures of equal n."
         ),
     )
     table.add_column("metric")
