@@ -107,7 +107,7 @@ def test_adm_for_imagenet():
     ]
     mapping = linear(192, 768) + linear(768, 768) + 1000 * 768
     shapes = leaves(models.adm_imagenet64(), 64, jnp.zeros(1, int))
-    assert count(shapes) == mapping + sum(down) + sum(up)
+    assert count(shapes) == mapping + sum(down) + sum(up) == 295_899_267
     assert round(count(shapes) / 1e6, 1) == 295.9  # as published
     assert shapes["enc_8x8_block0/affine/kernel"] == (768, 1536)
 
@@ -137,7 +137,7 @@ def test_su_a():
     ]
     ends = 1000 * 128 + 9 * 3 * 128 + 2 * 128 + 9 * 128 * 3
     shapes = leaves(models.SuA(), 128)
-    assert count(shapes) == ends + down_of(su_a) + sum(up)
+    assert count(shapes) == ends + down_of(su_a) + sum(up) == 50_514_176
     assert not [path for path in shapes if path.endswith("bias") and "norm" not in path]
 
 
@@ -149,7 +149,7 @@ def test_su_b():
     ]
     ends = 128 * 512 + 512 * 512 + 9 * 3 * 128 + 2 * 128 + 9 * 128 * 3
     shapes = leaves(models.SuB(), 128)
-    assert count(shapes) == ends + down_of(su_b) + sum(up)
+    assert count(shapes) == ends + down_of(su_b) + sum(up) == 92_460_800
 
 
 @pytest.mark.parametrize(
