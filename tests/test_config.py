@@ -12,11 +12,13 @@ import pytest
 
 from jaxdiff import config as configs
 from jaxdiff import grids, losses, models
-from jaxdiff.config import build, fields
+from jaxdiff.config import build, fields, networks
 from jaxdiff.typing import Schedule
 
 SHAPES = {"mlp": (2,), "digits": (8, 8, 1), "unet": (32, 32, 3), "dit": (16, 16, 3)}
-SHAPES["ddpm-cifar10"] = (32, 32, 3)
+PUBLISHED = {"edm-cifar10": 32, "edm-ncsnpp-cifar10": 32, "adm-imagenet64": 64}
+PUBLISHED |= {"su-a": 128, "su-b": 128}
+SHAPES |= {name: (size, size, 3) for name, size in {"ddpm-cifar10": 32, **PUBLISHED}.items()}
 
 
 def at(name, shape=None, counts=(3, 4), **parts):
@@ -55,7 +57,10 @@ def test_what_is_left_out_takes_its_default():
         ({"optimizer": {"rate": 1}}, r"config\.optimizer must be one of name, .*got 'rate'"),
         ({"optimizer": {"lr": "fast"}}, r"config\.optimizer\.lr must be a number, got 'fast'"),
         ({"optimizer": {"lr": True}}, r"config\.optimizer\.lr must be a number, got True"),
-        ({"optimizer": {"decay": "step"}}, r"must be one of constant, linear, cosine, .*, got 'step'"),
+        (
+            {"optimizer": {"decay": "step"}},
+            r"must be one of constant, linear, cosine, .*, got 'step'",
+        ),
         ({"optimizer": 3}, r"config\.optimizer must be names and values, got 3"),
         ({"training": {"steps": 1.5}}, r"config\.training\.steps must be a whole number, got 1.5"),
         ({"data": {"flip": 1}}, r"config\.data\.flip must be a bool, got 1"),
@@ -81,6 +86,10 @@ def test_refuses(values, words):
         (configs.MLPConfig, models.MLP),
         (configs.UNetConfig, models.UNet),
         (configs.DiTConfig, models.DiT),
+        (configs.SongConfig, models.SongUNet),
+        (configs.DhariwalConfig, models.DhariwalUNet),
+        (configs.SuAConfig, models.SuA),
+        (configs.SuBConfig, models.SuB),
     ],
 )
 def test_networks_have_the_fields_and_defaults_of_their_modules(config, network):
@@ -98,7 +107,8 @@ def test_ddpm_cifar10_has_the_published_number_of_parameters():
     assert build.count_parameters(state.params) == 35_746_307
 
 
-@pytest.mark.parametrize("name", configs.PRESETS)
+# Those of published networks are large, and have `test_presets`.
+@pytest.mark.parametrize("name", [name for name in configs.PRESETS if name not in PUBLISHED])
 def test_presets_trace_a_step(name):
     config = at(name)
     state = jax.eval_shape(lambda: build.build_state(config))
@@ -251,7 +261,7 @@ def test_changes_are_named():
 
 def test_every_field_says_what_it_is():
     """The help of the command line is made of these."""
-    source = inspect.getsource(fields)
+    source = inspect.getsource(fields) + inspect.getsource(networks)
     for kind in (v for v in vars(configs).values() if isinstance(v, type)):
         body = source.split(f"class {kind.__name__}:")[1].split("\n\n\n")[0]
         count = len(dataclasses.fields(kind))

@@ -64,6 +64,8 @@ class UNetConfig:
     """The probability of a zero in a block, in [0, 1)."""
     groups: int = 32
     """The groups of the norms; must divide the channels of every level."""
+    epsilon: float = 1e-5
+    """What keeps the norms finite; Ho et al. have 1e-6."""
     dtype: DType | None = None
     """The compute dtype; parameters stay float32."""
     remat: bool = False

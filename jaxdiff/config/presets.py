@@ -119,7 +119,7 @@ PRESETS: dict[str, Config] = {
     # Ho et al. 2020, arXiv:2006.11239, appendix B.
     "ddpm-cifar10": Config(
         data=DataConfig(labels=False, flip=True),
-        model=UNetConfig(dropout=0.1),
+        model=UNetConfig(dropout=0.1, epsilon=1e-6),
         parametrization=ParametrizationConfig(name="eps"),
         schedule=ScheduleConfig(name="linear_betas", options={"num_steps": 1000}),
         loss=LossConfig(weight="simple", times="uniform", cond_dropout=0.0),

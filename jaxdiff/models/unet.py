@@ -152,4 +152,4 @@ def ddpm_cifar10(**changes: Any) -> UNet:
 
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B, and the configuration of their release.
     """
-    return UNet(**{"dropout": 0.1, **changes})
+    return UNet(**{"dropout": 0.1, "epsilon": 1e-6, **changes})
