@@ -271,7 +271,8 @@ def _say_pace(console: Console, done: Any, step: Any, state: Any, batch: Any, me
     if pace is None:
         return
     flops = speed.flops(step, state, batch)
-    rate = speed.matmul_rate() * (1 if mesh is None else mesh.size)
+    shared = mesh is None or jax.default_backend() == "cpu"  # whose devices share the cores
+    rate = speed.matmul_rate() * (1 if shared else mesh.size)
     share = flops / pace.step_seconds / rate
     say(
         console,

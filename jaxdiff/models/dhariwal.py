@@ -70,7 +70,7 @@ class DhariwalUNet(nn.Module):
         Raises:
             ValueError: if a field or an input does not fit, before any compile.
         """
-        cond = edm.completed(x, cond, self.num_classes, self.cond_dim)
+        cond = embeddings.completed(x, cond, self.num_classes, self.cond_dim)
         embeddings.check_inputs(
             x,
             t,

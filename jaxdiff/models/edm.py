@@ -32,7 +32,7 @@ from jax import Array
 from jaxdiff import arrays
 from jaxdiff.models import layers, resample
 
-__all__ = ["DHARIWAL", "SONG", "Block", "Style", "check", "completed", "norm", "one_hot", "size_of"]
+__all__ = ["DHARIWAL", "SONG", "Block", "Style", "check", "norm", "one_hot", "size_of"]
 
 
 def _no_bias(fan_in: int) -> layers.Initializer:
@@ -204,21 +204,6 @@ def norm(h: Array, epsilon: float, dtype: Any, name: str) -> Array:
             f"a number of channels that divides by {groups}, got {channels} at {name}"
         )
     return layers.group_norm(groups, epsilon=epsilon, dtype=dtype, name=name)(h)
-
-
-def completed(x: Array, cond: Any, num_classes: int, cond_dim: int) -> Any:
-    """The condition, with the null vector where a network takes one and none was given.
-
-    The vector says how an image was augmented, and nobody asks for augmented samples.
-    """
-    if not cond_dim:
-        return cond
-    null = jnp.zeros((x.shape[0], cond_dim), arrays.float_dtype())
-    if isinstance(cond, dict):
-        return {"vector": null, **cond}
-    if num_classes:
-        return None if cond is None else {"label": cond, "vector": null}
-    return null if cond is None else cond
 
 
 def one_hot(label: Array, num_classes: int) -> Array:

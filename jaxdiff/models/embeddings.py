@@ -148,6 +148,22 @@ def split(cond: Cond, num_classes: int, cond_dim: int) -> tuple[Array | None, Ar
     return (cond if num_classes else None), (cond if cond_dim else None)
 
 
+def completed(x: Array, cond: Cond, num_classes: int, cond_dim: int) -> Cond:
+    """The condition, with the null vector where a network takes a vector and none was given.
+
+    So a network that is told how images were augmented is asked for samples without a word of it.
+    A label is never left out: -1 says that there is none.
+    """
+    if not cond_dim:
+        return cond
+    null = jnp.zeros((x.shape[0], cond_dim), arrays.float_dtype())
+    if isinstance(cond, dict):
+        return {"vector": null, **cond}
+    if num_classes:
+        return None if cond is None else {"label": cond, "vector": null}
+    return null if cond is None else cond
+
+
 def check_inputs(
     x: Array,
     t: Array,
@@ -164,7 +180,8 @@ def check_inputs(
     Args:
         x: must be float, of `rank` axes.
         t: must be [B].
-        cond: must be what `num_classes` and `cond_dim` announce, no more and no less.
+        cond: must be what `num_classes` and `cond_dim` announce, no more and no less, after
+            `completed`.
         rank: 2 for vectors, 4 for images.
         embedding: must be a name of `EMBEDDINGS`.
         num_classes: the number of classes, 0 for none.
@@ -190,13 +207,9 @@ def check_inputs(
             got = "no dict" if given is None else f"keys {given}"
             raise ValueError(f"cond must be a dict with keys {names}, got {got}")
     elif names and cond is None:
-        field, null = (
-            (f"num_classes={num_classes}", "label -1")
-            if num_classes
-            else (f"cond_dim={cond_dim}", "the zero vector")
-        )
         raise ValueError(
-            f"cond is missing: a network with {field} takes a {names[0]}; {null} stands for none"
+            f"cond is missing: a network with num_classes={num_classes} takes a label; -1 stands"
+            " for none"
         )
     elif not names and cond is not None:
         raise ValueError(

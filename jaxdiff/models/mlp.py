@@ -26,7 +26,8 @@ class MLP(nn.Module):
         embedding: the time embedding, "sinusoidal" (time features of some hundreds) or "fourier"
             (of order one).
         num_classes: the number of classes, 0 for none; label -1 is the null label.
-        cond_dim: the length of a free conditioning vector, 0 for none; zeros are the null vector.
+        cond_dim: the length of a free conditioning vector, 0 for none; zeros are the null vector
+            and stand for a vector left out.
         dropout: the probability of a zero in a block, in [0, 1); active if `train`.
         dtype: the compute dtype, such as "bfloat16"; None for float32.
     """
@@ -59,6 +60,7 @@ class MLP(nn.Module):
         Raises:
             ValueError: if a field or an input does not fit, before any compile.
         """
+        cond = embeddings.completed(x, cond, self.num_classes, self.cond_dim)
         embeddings.check_inputs(
             x,
             t,

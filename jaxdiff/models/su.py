@@ -74,6 +74,7 @@ class SuA(nn.Module):
         Raises:
             ValueError: if a field or an input does not fit, before any compile.
         """
+        cond = embeddings.completed(x, cond, self.num_classes, self.cond_dim)
         _check_inputs(self, x, t, cond)
         halvings = _halvings(x, self.min_size, len(self.multipliers))
         _check(self, x, halvings)
@@ -168,6 +169,7 @@ class SuB(nn.Module):
         Raises:
             ValueError: if a field or an input does not fit, before any compile.
         """
+        cond = embeddings.completed(x, cond, self.num_classes, self.cond_dim)
         _check_inputs(self, x, t, cond)
         levels = len(self.multipliers)
         _check(self, x, levels - 1)

@@ -43,7 +43,8 @@ class UNet(nn.Module):
         embedding: the time embedding, "sinusoidal" (time features of some hundreds) or "fourier"
             (of order one).
         num_classes: the number of classes, 0 for none; label -1 is the null label.
-        cond_dim: the length of a free conditioning vector, 0 for none; zeros are the null vector.
+        cond_dim: the length of a free conditioning vector, 0 for none; zeros are the null vector
+            and stand for a vector left out.
         dropout: the probability of a zero in a residual block, in [0, 1); active if `train`.
         groups: the groups of the norms; must divide the channels of every level.
         epsilon: of the norms; Ho et al. have 1e-6.
@@ -92,6 +93,7 @@ class UNet(nn.Module):
         Raises:
             ValueError: if a field or an input does not fit, before any compile.
         """
+        cond = embeddings.completed(x, cond, self.num_classes, self.cond_dim)
         embeddings.check_inputs(
             x,
             t,

@@ -115,7 +115,6 @@ GOOD = {
         ({"cond": jnp.zeros(2, int)}, ["cond must be None", "num_classes=0"]),
         ({"cond": {"label": jnp.zeros(2, int)}}, ["cond", "label"]),
         ({"num_classes": 3}, ["cond is missing", "num_classes=3", "-1"]),
-        ({"cond_dim": 4}, ["cond is missing", "vector"]),
         ({"num_classes": 3, "cond": jnp.zeros(3, int)}, ["label", "[2]", "[3]"]),
         ({"num_classes": 3, "cond": jnp.zeros(2)}, ["label", "integer", "float32"]),
         ({"cond_dim": 4, "cond": jnp.zeros((2, 5))}, ["vector", "[2, 4]", "[2, 5]"]),
