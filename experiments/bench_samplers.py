@@ -23,7 +23,6 @@ Hardware: 2 CPU cores, under 3 minutes.
 
 import dataclasses
 import importlib.util
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,17 +31,16 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.table import Table
+from timing import interleaved, ratios, spread, table
 
 from jaxdiff import grids, models, schedules
 from jaxdiff.config import preset
 from jaxdiff.denoiser import Denoiser, make_denoiser
 from jaxdiff.samplers import SAMPLERS, make_sampler, sample
 
-__all__ = ["GOAL", "Bench", "alone", "build", "count_calls", "interleaved", "main", "ratios"]
+__all__ = ["GOAL", "Bench", "alone", "build", "count_calls", "main"]
 
 GOAL = 1.05
-PATIENCE = 2.5  # seconds
 # what of theirs is timed: class, configuration
 DIFFUSERS = {
     "DDIM": ("DDIMScheduler", {"clip_sample": False}),
@@ -113,44 +111,9 @@ def alone(bench: Bench, calls: int) -> Callable[[], Any]:
     return lambda: run(bench.params, x, times)
 
 
-def interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each, [rounds], taken in turn after one call that is not timed.
-
-    Fewer rounds, but 3, where they take longer than PATIENCE.
-    """
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        jax.block_until_ready(run())
-    begin = time.perf_counter()
-    for i in range(rounds):
-        if i >= 3 and time.perf_counter() - begin > PATIENCE:
-            break
-        for name, run in runs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            found[name].append(time.perf_counter() - start)
-    return {name: np.asarray(values) for name, values in found.items()}
-
-
-def ratios(taken: np.ndarray, limit: np.ndarray) -> tuple[float, float, float]:
-    """Median and quartiles of the ratio within a round."""
-    low, middle, high = np.quantile(taken / limit, [0.25, 0.5, 0.75])
-    return float(middle), float(low), float(high)
-
-
 def _cells(taken: np.ndarray, limit: np.ndarray, steps: int) -> list[str]:
-    middle, low, high = ratios(taken, limit)
     per_step = [f"{1e3 * np.median(a) / steps:.3f}" for a in (taken, limit)]
-    return [*per_step, f"{middle:.3f}", f"{low:.3f}..{high:.3f}"]
-
-
-def _table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
-    table = Table(title=title)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return [*per_step, *spread(taken, limit)]
 
 
 def ours(bench: Bench, names: tuple[str, ...], steps: int, rounds: int) -> list[list[str]]:
@@ -263,11 +226,11 @@ def _torch_network(bench: Bench) -> tuple[Callable, float, Any]:
 
     x = np.asarray(jax.random.normal(jax.random.key(2), bench.shape))
     if bench.name == "mlp":
-        network = torch_networks.mlp(bench.params)
+        network = torch_networks.mlp(torch_networks.tensors(bench.params))
     else:
         fields = bench.module
         network = torch_networks.unet(
-            bench.params,
+            torch_networks.tensors(bench.params),
             levels=len(fields.multipliers),
             blocks=fields.blocks,
             groups=fields.groups,
@@ -333,13 +296,13 @@ def main(
         rows = ours(bench, names, steps, rounds)
         if peers and importlib.util.find_spec("hackable_diffusion"):
             rows.append(hackable_row(bench, steps, rounds))
-        console.print(_table(f"{bench.name}: {bench.shape}, {steps} steps", columns, rows))
+        console.print(table(f"{bench.name}: {bench.shape}, {steps} steps", columns, rows))
         if not (peers and importlib.util.find_spec("diffusers")):
             continue
         found, gap = diffusers_rows(bench, steps, rounds)
         heads = ["diffusers", "calls", "step alone, ms"]
         heads += ["around JAX, ms", "over JAX alone", "around torch, ms", "over torch alone"]
-        console.print(_table(f"{bench.name}: a step of diffusers' loops", heads, found))
+        console.print(table(f"{bench.name}: a step of diffusers' loops", heads, found))
         console.print(f"largest difference of the torch network from ours: {gap:.1e}")
 
 

@@ -1,7 +1,8 @@
-"""The two networks of `bench_samplers.py` in torch, from the parameters of jaxdiff's.
+"""Networks of the benchmarks in torch, from the parameters of jaxdiff's.
 
-The same function of the same numbers, so that loops around either do the same work. Not an import
-path for weights: only what the digits UNet (added skips, pooling, no attention) and the MLP have.
+The same function of the same numbers, so that what is around either does the same work. Not an
+import path for weights: only what the digits UNet (added skips, pooling, no attention), the MLP and
+the DiT have, all without dropout.
 """
 
 import math
@@ -13,11 +14,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-__all__ = ["mlp", "unet"]
+__all__ = ["dit", "mlp", "tensors", "unet"]
 
 
-def _tensors(params: Any) -> dict:
-    """Flax's tree as tensors: dense kernels [out, in], convolutions' [out, in, h, w]."""
+def tensors(params: Any) -> dict:
+    """Flax's tree as new tensors: dense kernels [out, in], convolutions' [out, in, h, w]."""
 
     def one(leaf: Any) -> torch.Tensor:
         array = np.array(leaf)
@@ -39,17 +40,23 @@ def _conv(p: dict, x: torch.Tensor) -> torch.Tensor:
     return functional.conv2d(x, p["kernel"], p["bias"], padding=1)
 
 
-def _conditioning(p: dict, t: torch.Tensor) -> torch.Tensor:
-    half = p["time_in"]["kernel"].shape[1] // 2
+def _sinusoidal(t: torch.Tensor, features: int) -> torch.Tensor:
+    half = features // 2
     waves = torch.exp(-math.log(10_000.0) * torch.arange(half) / (half - 1))
     angles = t[:, None] * waves
-    features = torch.cat([angles.sin(), angles.cos()], dim=-1)
-    return _dense(p["time_out"], functional.silu(_dense(p["time_in"], features)))
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def mlp(params: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def _conditioning(p: dict, t: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+    features = _sinusoidal(t, p["time_in"]["kernel"].shape[1])
+    emb = _dense(p["time_out"], functional.silu(_dense(p["time_in"], features)))
+    if label is None:
+        return emb
+    return emb + functional.embedding(label, p["label"]["embedding"].T)
+
+
+def mlp(p: dict) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """`models.MLP` without classes: (x [B, D], t [B]) -> [B, D]."""
-    p = _tensors(params)
     blocks = [p[name] for name in sorted(p) if name.startswith("block_")]
 
     def norm(q: dict, h: torch.Tensor) -> torch.Tensor:
@@ -66,11 +73,8 @@ def mlp(params: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     return call
 
 
-def unet(
-    params: Any, *, levels: int, blocks: int, groups: int
-) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """`models.UNet` of the digits preset: (x [B, C, H, W], t [B]) -> [B, C, H, W]."""
-    p = _tensors(params)
+def unet(p: dict, *, levels: int, blocks: int, groups: int) -> Callable[..., torch.Tensor]:
+    """`models.UNet` of the digits preset: (x [B, C, H, W], t [B], label [B]) -> [B, C, H, W]."""
 
     def active(q: dict, h: torch.Tensor) -> torch.Tensor:
         return functional.silu(functional.group_norm(h, groups, q["scale"], q["bias"]))
@@ -90,8 +94,8 @@ def unet(
                 stack.append(block(f"down_{i}_{j}", stack[-1], emb))
         return stack
 
-    def call(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        emb = functional.silu(_conditioning(p["conditioning"], t))
+    def call(x: torch.Tensor, t: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+        emb = functional.silu(_conditioning(p["conditioning"], t, label))
         stack = down(_conv(p["in"], x), emb)
         h = block("middle_1", block("middle_0", stack[-1], emb), emb)
         for i in reversed(range(levels)):
@@ -103,5 +107,49 @@ def unet(
             if i:
                 h = functional.interpolate(h, scale_factor=2, mode="nearest")
         return _conv(p["out"], active(p["norm"], h))
+
+    return call
+
+
+def _modulated(q: dict, emb: torch.Tensor, parts: int) -> tuple[torch.Tensor, ...]:
+    return _dense(q["modulation"], emb)[:, None].chunk(parts, dim=-1)
+
+
+def _adapted(h: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    return functional.layer_norm(h, h.shape[-1:]) * (1 + scale) + shift
+
+
+def dit(p: dict, *, heads: int, patch: int) -> Callable[..., torch.Tensor]:
+    """`models.DiT`: (x [B, C, H, W], t [B], label [B]) -> [B, C, H, W]."""
+    blocks = [p[f"block_{i}"] for i in range(sum(name.startswith("block_") for name in p))]
+
+    def attend(q: dict, h: torch.Tensor) -> torch.Tensor:
+        parts = _dense(q["qkv"], h).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        out = functional.scaled_dot_product_attention(*parts)
+        return _dense(q["attention_out"], out.transpose(1, 2).flatten(2))
+
+    def block(q: dict, h: torch.Tensor, emb: torch.Tensor) -> torch.Tensor:
+        scale_a, shift_a, gate_a, scale_p, shift_p, gate_p = _modulated(q, emb, 6)
+        h = h + gate_a * attend(q, _adapted(h, scale_a, shift_a))
+        wide = _dense(q["expand"], _adapted(h, scale_p, shift_p))
+        return h + gate_p * _dense(q["contract"], functional.gelu(wide, approximate="tanh"))
+
+    def positions(rows: int, columns: int, width: int) -> torch.Tensor:
+        tokens = torch.arange(rows * columns)
+        halves = [_sinusoidal(axis, width // 2) for axis in (tokens // columns, tokens % columns)]
+        return torch.cat(halves, dim=-1)
+
+    def call(x: torch.Tensor, t: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+        emb = functional.silu(_conditioning(p["conditioning"], t, label))
+        batch, channels, height, width = x.shape
+        rows, columns = height // patch, width // patch
+        tokens = x.reshape(batch, channels, rows, patch, columns, patch)
+        h = _dense(p["in"], tokens.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2))
+        h = h + positions(rows, columns, h.shape[-1])
+        for q in blocks:
+            h = block(q, h, emb)
+        out = _dense(p["out"], _adapted(h, *_modulated(p, emb, 2)))
+        out = out.reshape(batch, rows, columns, patch, patch, channels)
+        return out.permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
 
     return call

@@ -85,8 +85,9 @@ def use_cores(config: Config) -> None:
     """
     part = config.training
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    wanted = part.devices or max(1, min(cores, part.batch_size // 16))
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+    wanted = min(cores, part.devices or max(1, part.batch_size // 16))
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_force_host_platform_device_count" in flags or jax.config.jax_num_cpu_devices > 0:
         return
     with contextlib.suppress(RuntimeError):  # too late
         jax.config.update("jax_num_cpu_devices", wanted)
@@ -110,15 +111,8 @@ def train(args: Train, base: Config, stored: Config | None) -> int:
         raise ValueError("--out RUN is needed: the directory to write the run to")
     replaced = {"out": None} if args.overwrite else {}
     training.check(**{**_call(args, config), **replaced})
-    part = config.training
-    if part.best is not None and not part.evaluate:
-        raise ValueError(f"--training.best {part.best} needs --training.evaluate")
-    if part.best == "frechet" and part.samples < monitor.ENOUGH:
-        raise ValueError(
-            f"--training.best frechet needs --training.samples of {monitor.ENOUGH} or more, got"
-            f" {part.samples}"
-        )
-    training.parallel.mesh(part.devices, batch_size=part.batch_size)
+    _check_watching(config)
+    training.parallel.mesh(config.training.devices, batch_size=config.training.batch_size)
     if args.out is not None:
         rundir.check_writable(args.out)
     abstract = build.check(config, dataset.batch_at(0))
@@ -135,6 +129,21 @@ def train(args: Train, base: Config, stored: Config | None) -> int:
         f"{config.preset}, {size:,} parameters, {jax.device_count()} x {jax.default_backend()}",
     )
     return _run(args, config, dataset, console)
+
+
+def _check_watching(config: Config) -> None:
+    """Raises what could only be seen at the first checkpoint."""
+    part = config.training
+    for name in ("heldout", "samples"):
+        if getattr(part, name) < 1:
+            raise ValueError(f"--training.{name} must be at least 1, got {getattr(part, name)}")
+    if part.best is not None and not part.evaluate:
+        raise ValueError(f"--training.best {part.best} needs --training.evaluate")
+    if part.best == "frechet" and part.samples < monitor.ENOUGH:
+        raise ValueError(
+            f"--training.best frechet needs --training.samples of {monitor.ENOUGH} or more, got"
+            f" {part.samples}"
+        )
 
 
 def _base(arguments: list[str]) -> tuple[Config, Config | None]:

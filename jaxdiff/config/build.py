@@ -66,6 +66,8 @@ def build_data(config: Config) -> tuple[Config, Dataset]:
     Raises:
         ValueError: the data cannot be read, or are not what the network is for.
     """
+    if not 0 <= config.data.augment <= 1:
+        raise ValueError(f"data.augment must lie in [0, 1], got {config.data.augment}")
     dataset = load_data(config.data, "train")
     counts: tuple[int, ...] = ()
     if config.data.labels and dataset.y is not None:
