@@ -30,6 +30,8 @@ HOME = {
     "torch": {"interop/weights.py"},
     "matplotlib": {"plots/"},
     "sklearn": {"data/"},
+    "PIL": {"data/"},
+    "tensorboardX": {"training/tensorboard.py"},
 }
 
 

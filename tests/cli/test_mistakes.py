@@ -29,7 +29,7 @@ CHAIN = ["--schedule.name", "linear_betas", "--schedule.options", "num_steps"]
         (["train", "absent.npz", "--out", "x"], "no data file absent.npz"),
         (["train", "digits"], "--out RUN is needed"),
         (["train", "--out", "x"], "DATA comes first"),
-        (["train", "digits", "--preset", "best"], "preset must be one of digits, mlp"),
+        (["train", "digits", "--preset", "best"], "preset must be one of digits, mnist"),
         (["train", "digits", "--preset", "mlp"], "for vectors, got examples of shape [8, 8, 1]"),
         (["train", "digits", "--steps", "1", "--seconds", "1"], "--steps or --seconds, got both"),
         (["train", "digits", "--resume", "--overwrite"], "give one of them"),
@@ -119,7 +119,7 @@ def test_unknown_names_list_the_choices(arguments, choices, capsys):
     assert "Traceback" not in said
 
 
-META = "checkpoints/40/meta/metadata"
+META = "checkpoints/40/meta.json"
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ META = "checkpoints/40/meta/metadata"
         ("config.json", ("data", {"shape": [-2]}), "config.json is damaged"),
         ("log.csv", b"when,loss\n1,2\n", "log.csv is damaged: columns must hold step, seconds"),
         ("log.csv", b"step,seconds,loss\n1,2,abc\n", "log.csv is damaged: could not convert"),
-        (META, b"{}", "checkpoints/40 is damaged"),
-        (META, b"[", "checkpoints/40 is damaged"),
-        ("checkpoints/40/state/_METADATA", b"x", "checkpoints/40 is damaged"),
+        (META, b"{}", "meta.json was altered; there is no sound one"),
+        (META, b"[", "no checkpoint in"),
+        ("checkpoints/40/state/_METADATA", b"x", "state/_METADATA was altered"),
     ],
 )
 def test_a_damaged_run_is_named(name, content, words, run, tmp_path, capsys):

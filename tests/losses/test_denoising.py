@@ -280,6 +280,18 @@ def test_conditions_are_dropped_at_their_rate_all_parts_together(rate, key):
     assert hidden["label"].dtype == jnp.int32
 
 
+def test_a_part_with_a_rate_of_its_own_is_hidden_by_it(key):
+    """What was done to an image stays when its label is hidden."""
+    cond = {"label": jnp.arange(4000, dtype=jnp.int32), "vector": jnp.ones((4000, 2))}
+    hidden = losses.drop_cond(key, cond, {"label": 0.3, "vector": 0.0})
+    both = losses.drop_cond(key, cond, 0.3)
+    np.testing.assert_array_equal(hidden["label"], both["label"])
+    np.testing.assert_array_equal(hidden["vector"], cond["vector"])
+    rates, denoiser = {"label": 0.3, "vector": 1.5}, network(lambda params, x, t, cond: x)
+    with pytest.raises(ValueError, match="cond_dropout"):
+        losses.denoising(key, denoiser, images(4000, 1), VP, cond=cond, cond_dropout=rates)
+
+
 def test_the_loss_hands_the_hidden_condition_to_the_network(key):
     seen = []
 

@@ -117,3 +117,41 @@ def test_classification_finds_the_exact_classifier(key):
     # The logistic estimate from some 50 batches of 512 errs by 2 per cent, Adam by its rate.
     np.testing.assert_allclose(state.ema["k"], level.alpha / level.sigma**2, rtol=0.1)
     assert metrics["accuracy"][-1] > metrics["accuracy"][0]
+
+
+def test_scaled_multiplies_the_loss_and_its_gradient(denoiser, key):
+    batch = {"x": jnp.tile(POINT, (8, 1))}
+    plain = training.denoising_loss(denoiser, SCHEDULE)
+    summed = training.scaled(plain, 2.0)
+    value = lambda f: jax.value_and_grad(f, has_aux=True)({"c": jnp.ones(2)}, batch, key, {}, ())  # noqa: E731
+    (loss, _), grads = value(plain)
+    (twice, _), more = value(summed)
+    np.testing.assert_allclose(twice, 2 * loss, rtol=1e-6)
+    np.testing.assert_allclose(more["c"], 2 * grads["c"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_augmented_tells_the_network_what_was_done(probability, key):
+    """Where nothing is done the network is told zeros, and sees the images as they are."""
+    seen = {}
+
+    def apply(params, x, t, cond):
+        seen.update(cond)
+        return x
+
+    denoiser = make_denoiser(apply, {}, parametrization="x0", time_feature="clock")
+    noisy = {}
+
+    def inner(params, batch, key, hyper, aux):
+        noisy.update(batch)
+        return training.denoising_loss(denoiser, SCHEDULE, cond={"vector": "augment"})(
+            params, batch, key, hyper, aux
+        )
+
+    x = jax.random.uniform(key, (4, 6, 6, 1), minval=-1)
+    loss, _ = training.augmented(inner, probability)({}, {"x": x}, key, {}, ())
+    assert np.isfinite(loss)
+    assert seen["vector"].shape == (4, 9)
+    same = np.array_equal(noisy["x"], x)
+    assert same == (probability == 0.0)
+    assert np.any(seen["vector"]) == (probability == 1.0)
