@@ -1,0 +1,248 @@
+"""Does the advice of Su's recipe for DDPM hold, and can a small experiment tell?
+
+    python experiments/su_recipe.py [--out DIR] [--studies underflow norm] [--seeds 3]
+    python experiments/su_recipe.py --data /usr/share/datasets/fashion-mnist --steps 20000
+
+Four pieces of advice (kexue.fm 9152 and 9181, and Keras-DDPM), each a study of numbers by seed:
+
+    underflow, precision   the loss is a sum over an image, not a mean: in half precision the
+                           gradient of a mean underflows, and training suffers
+    norm                   no batch normalisation: its statistics differ between training (levels
+                           mixed) and sampling (one level, or a running mean)
+    embedding              a learned row for each step is as good as sines with large sigma; with
+                           small sigma sines, and network B, leave less residual noise
+    sigma                  small against large sigma, by the number of steps
+
+The gradient's size is set by the numbers B D that a mean divides by. The digits have D = 64, the
+recipe's faces 49152: the underflow of one gradient is also counted on digits enlarged to 128x128x3,
+and "tiny" trains with the loss of the digits divided by as much as the faces' would be. It is
+harder than the faces, whose kernels' gradients are sums over more pixels; what flows between the
+layers is as small.
+
+Residual noise is the energy of d = (x00 - x01 - x10 + x11) / 2 over squares of 2x2 pixels, less
+that of data: independent noise of variance v adds exactly v. A claim "holds" if the 95 % interval
+by Student's t over seeds of the paired difference lies above 0, "does not hold" if none of it does,
+and else cannot be told at this size.
+
+Hardware: 2 CPU cores, some 20 minutes.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from su_studies import STUDIES, Number
+from su_training import DTYPES, OPTIMIZERS, Plan
+
+from jaxdiff import plots
+from jaxdiff.data import files
+
+__all__ = ["CLAIMS", "Claim", "judge", "main", "paired"]
+
+
+class Claim(NamedTuple):
+    """That `measure` of `more` exceeds that of `less`, each (case, which of its places)."""
+
+    study: str
+    text: str
+    measure: str
+    more: tuple[str, int]
+    less: tuple[str, int]
+
+
+CLAIMS = [
+    Claim("underflow", f"{where}: the mean loses more of its gradient", "zeros", *pair)
+    for where, pair in (
+        ("float16, D of the faces", (("float16 mean, new", -1), ("float16 sum, new", -1))),
+        ("float16, D of the data", (("float16 mean, new", 0), ("float16 sum, new", 0))),
+        ("the same, trained", (("float16 mean, trained", 0), ("float16 sum, trained", 0))),
+        ("bfloat16, D of the faces", (("bfloat16 mean, new", -1), ("bfloat16 sum, new", -1))),
+    )
+]
+CLAIMS += [
+    Claim(
+        "precision",
+        f"{dtype}, {optimizer}: the {worse} trains worse than the sum",
+        "loss",
+        (f"{dtype} {optimizer} {worse}", 0),
+        (f"{dtype} {optimizer} sum", 0),
+    )
+    for dtype in DTYPES
+    for optimizer in OPTIMIZERS
+    for worse in ("mean", "tiny")
+]
+CLAIMS += [
+    Claim("norm", text, measure, (more, 0), (less, 0))
+    for text, measure, more, less in (
+        ("running statistics lose against a mixed batch's", "loss", "running", "mixed"),
+        ("statistics of one level lose against a mixed batch's", "loss", "one level", "mixed"),
+        ("a mixed batch's lose against group norm", "loss", "mixed", "group"),
+        ("running statistics draw worse than group norm", "Frechet", "running", "group"),
+        ("a batch's own statistics draw worse than group norm", "Frechet", "one level", "group"),
+    )
+]
+CLAIMS += [
+    Claim("embedding", f"{sampler} sigma: {text}", measure, *pair)
+    for sampler, measure, verb in (
+        ("small", "noise", "leave more noise than"),
+        ("small", "Frechet", "draw worse than"),
+        ("large", "Frechet", "draw worse than"),
+    )
+    for text, pair in (
+        (f"A's rows {verb} sines", ((f"A rows, {sampler}", 0), (f"A sines, {sampler}", 0))),
+        (f"B's rows {verb} sines", ((f"B rows, {sampler}", 0), (f"B sines, {sampler}", 0))),
+        (f"A's rows {verb} B's sines", ((f"A rows, {sampler}", 0), (f"B sines, {sampler}", 0))),
+    )
+]
+CLAIMS += [
+    Claim("sigma", text, measure, more, less)
+    for text, measure, more, less in (
+        ("fewest steps: large leaves more noise", "noise", ("large", 0), ("small", 0)),
+        ("most steps: large leaves more noise", "noise", ("large", -1), ("small", -1)),
+        ("fewest steps: large draws worse", "Frechet", ("large", 0), ("small", 0)),
+        ("most steps: large draws worse", "Frechet", ("large", -1), ("small", -1)),
+        (
+            "fewest steps: small draws worse than noise-free",
+            "Frechet",
+            ("small", 0),
+            ("noise-free", 0),
+        ),
+        ("fewer steps are smoother, small", "noise", ("small", -1), ("small", 0)),
+        ("fewer steps are less diverse, small", "variance", ("small", -1), ("small", 0)),
+    )
+]
+PICTURES = {
+    ("underflow", "zeros"): "numbers of an image",
+    ("norm", "loss"): "step of the chain",
+    ("sigma", "Frechet"): "sampling steps",
+}
+
+
+def paired(claim: Claim, numbers: Sequence[Number]) -> list[float]:
+    """The differences of a claim, seed by seed; none where a side was not measured."""
+    sides = []
+    for case, place in (claim.more, claim.less):
+        wanted = (claim.study, case, claim.measure)
+        mine = [n for n in numbers if (n.study, n.case, n.measure) == wanted]
+        places = sorted({n.at for n in mine})
+        sides.append({n.seed: n.value for n in mine if n.at == places[place]})
+    more, less = sides
+    return [more[seed] - less[seed] for seed in sorted(more.keys() & less.keys())]
+
+
+def judge(differences: Iterable[float]) -> tuple[float, float, str]:
+    """Whether differences are above 0, by Student's t.
+
+    Returns:
+        Their mean, half of its 95 % interval, and "holds", "does not hold" or "cannot be told".
+        An infinite loss is a training that failed: there all must agree.
+    """
+    d = np.asarray(list(differences), np.float64)
+    mean, half, low, high = float(np.mean(d)), np.nan, -np.inf, np.inf
+    if not np.isfinite(d).all():  # two failures differ by NaN, which agrees with nothing
+        low, high = (np.inf, np.inf) if np.all(d > 0) else (low, high)
+        low, high = (-np.inf, -np.inf) if np.all(d < 0) else (low, high)
+    elif len(d) > 1:
+        half = scipy.stats.t.ppf(0.975, len(d) - 1) * np.std(d, ddof=1) / np.sqrt(len(d))
+        low, high = mean - half, mean + half
+    word = "holds" if low > 0 else "does not hold" if high <= 0 else "cannot be told"
+    return mean, float(half), word
+
+
+def main(
+    plan: tyro.conf.OmitArgPrefixes[Plan] = Plan(),  # noqa: B008
+    studies: tuple[str, ...] = tuple(STUDIES),
+    out: Path | None = None,
+) -> None:
+    """Prints the tables.
+
+    Args:
+        plan: how much is done.
+        studies: names of studies.
+        out: a directory for numbers.csv and the pictures.
+    """
+    unknown = [name for name in studies if name not in STUDIES]
+    if unknown:
+        raise ValueError(f"studies must be of {', '.join(STUDIES)}, got {', '.join(unknown)}")
+    console = Console(width=100)
+    jobs = [(f"{name}: {text}", job) for name in studies for text, job in STUDIES[name](plan)]
+    numbers: list[Number] = []
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=len(jobs))
+        for text, job in jobs:
+            bar.update(task, description=text)
+            numbers += job()
+            bar.advance(task)
+    for name in studies:
+        console.print(_numbers_table(name, numbers))
+    console.print(_claims_table(studies, numbers))
+    if out is not None:
+        _write(out, numbers)
+
+
+def _spread(numbers: Sequence[Number]) -> tuple[float, float]:
+    """The mean over seeds and its standard error."""
+    values = np.array([n.value for n in numbers])
+    if len(values) < 2 or not np.isfinite(values).all():
+        return float(np.mean(values)), np.nan
+    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def _grouped(numbers: Iterable[Number], *fields: str) -> dict[tuple, list[Number]]:
+    groups: dict[tuple, list[Number]] = {}
+    for number in numbers:
+        groups.setdefault(tuple(getattr(number, f) for f in fields), []).append(number)
+    return groups
+
+
+def _numbers_table(study: str, numbers: Sequence[Number]) -> Table:
+    mine = [n for n in numbers if n.study == study]
+    measures = list(dict.fromkeys(n.measure for n in mine))
+    table = Table("case", "at", *measures, title=f"{study}: mean over seeds ± standard error")
+    for (case, at), row in _grouped(mine, "case", "at").items():
+        found = _grouped(row, "measure")
+        cells = [_cell(*_spread(found[m,])) if (m,) in found else "" for m in measures]
+        table.add_row(case, f"{at:g}" if at else "", *cells)
+    return table
+
+
+def _cell(value: float, error: float) -> str:
+    return f"{value:.4f}" if np.isnan(error) else f"{value:.4f} ± {error:.4f}"
+
+
+def _claims_table(studies: Sequence[str], numbers: Sequence[Number]) -> Table:
+    table = Table("claim", "difference", "verdict", title="claims: difference ± half of 95 %")
+    for claim in CLAIMS:
+        if claim.study in studies:
+            value, half, word = judge(paired(claim, numbers))
+            table.add_row(claim.text, _cell(value, half), word)
+    return table
+
+
+def _write(out: Path, numbers: Sequence[Number]) -> None:
+    """numbers.csv, and the pictures of the studies that were done."""
+    out.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([Number._fields, *numbers])
+    with files.replacing(out / "numbers.csv") as file:
+        file.write(text.getvalue().encode())
+    for (study, measure), xlabel in PICTURES.items():
+        mine = [n for n in numbers if (n.study, n.measure) == (study, measure) and n.at]
+        lines = {}
+        for (case,), group in _grouped(mine, "case").items():
+            points = [(at, *_spread(found)) for (at,), found in _grouped(group, "at").items()]
+            lines[case] = tuple(zip(*points, strict=True))
+        if lines:
+            plots.curves(lines, out / f"{study}.png", xlabel=xlabel, ylabel=f"{study}: {measure}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
