@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import metrics, plots
+from jaxdiff.cli.sample import spread_labels
 from jaxdiff.config import Config, build
 from jaxdiff.config.networks import ClassifierConfig
 from jaxdiff.data import Dataset
@@ -66,7 +67,7 @@ class Monitor:
         config, part = self._config, self._config.sampling
         n, size = config.training.samples, config.training.batch_size
         counts = config.data.label_counts
-        labels = np.arange(n, dtype=np.int32) % len(counts) if counts else None
+        labels = spread_labels(counts, n) if counts else None
         grid = build.build_grid(config, part.grid, part.steps)
         sampler, parts = build.build_sampler(part.sampler), []
         for first in range(0, n, size):

@@ -80,8 +80,8 @@ def _dropout(config: Config) -> Any:
 def build_validation(config: Config) -> Callable[[Any, Any, Array], dict[str, Array]]:
     """validate(params, batch, key) -> {"heldout_loss": [], ...}, to be averaged over batches.
 
-    The loss of training without dropout, hidden conditions or augmentation, at even times: equal
-    keys and batches make checkpoints comparable.
+    The loss of training, as a mean, without dropout, hidden conditions or augmentation, at even
+    times: equal keys and batches make checkpoints comparable.
     """
     schedule = build_schedule(config)
     if isinstance(config.model, ClassifierConfig):

@@ -42,14 +42,12 @@ def class_distance(x: Any, y: Any) -> float:
     Raises:
         ValueError: where a set is empty or holds no classes.
     """
-    x, y = check_labels(x, "x"), check_labels(y, "y")
-    return _total_variation(x, y, 1 + max(x.max(), y.max()))
+    return _total_variation(*_ranked(x, y))
 
 
 def class_distance_estimate(x: Any, y: Any, *, resamples: int = 50, seed: int = 0) -> Estimate:
     """`class_distance` with its standard error, by the bootstrap of both sets."""
-    x, y = check_labels(x, "x"), check_labels(y, "y")
-    count = 1 + max(x.max(), y.max())
+    x, y, count = _ranked(x, y)
     error = errors.bootstrap(
         lambda i, j: _total_variation(x[i], y[j], count),
         len(x),
@@ -58,6 +56,13 @@ def class_distance_estimate(x: Any, y: Any, *, resamples: int = 50, seed: int = 
         seed=seed,
     )
     return Estimate(_total_variation(x, y, count), error)
+
+
+def _ranked(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray, int]:
+    """The labels as places among those that occur, and their number: any size and type will do."""
+    x, y = check_labels(x, "x"), check_labels(y, "y")
+    found, places = np.unique(np.concatenate([x, y]), return_inverse=True)
+    return places[: len(x)], places[len(x) :], len(found)
 
 
 def _total_variation(x: np.ndarray, y: np.ndarray, count: int) -> float:

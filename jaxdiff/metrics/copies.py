@@ -17,7 +17,7 @@ class Copies(NamedTuple):
     """How near to the training set samples fall.
 
     Attributes:
-        share: of the samples nearer to a training example than `threshold`; a model that has
+        share: of the samples as near to a training example as `threshold`; a model that has
             learnt the distribution is at `quantile`, one that memorises near 1.
         threshold: the distance within which the nearest `quantile` of held-out examples fall.
         distance: the median distance from a sample to its nearest training example.
@@ -35,7 +35,7 @@ def find_copies(
 ) -> Copies:
     """The share of samples nearer to a training example than held-out ones typically are.
 
-        share = mean_i [ min_j |s_i - x_j| < threshold ]
+        share = mean_i [ min_j |s_i - x_j| <= threshold ]
         threshold = the `quantile` of min_j |h_i - x_j| over held-out h_i
 
     Args:
@@ -56,7 +56,7 @@ def find_copies(
     ours, theirs = _nearest(samples, train, heldout, quantile)
     threshold = np.quantile(theirs, quantile)
     return Copies(
-        share=float(np.mean(ours < threshold)),
+        share=float(np.mean(ours <= threshold)),
         threshold=float(threshold),
         distance=float(np.median(ours)),
         heldout_distance=float(np.median(theirs)),
@@ -104,7 +104,7 @@ def copies_estimate(
     ours, theirs = _nearest(samples, train, heldout, quantile)
 
     def share(i: np.ndarray, j: np.ndarray) -> float:
-        return float(np.mean(ours[i] < np.quantile(theirs[j], quantile)))
+        return float(np.mean(ours[i] <= np.quantile(theirs[j], quantile)))
 
     def median(found: np.ndarray) -> Estimate:
         error = errors.bootstrap(

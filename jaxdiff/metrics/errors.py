@@ -35,8 +35,8 @@ class Estimate(NamedTuple):
 
 def check_resamples(resamples: int, name: str = "resamples") -> None:
     """Raises ValueError unless a deviation can be taken over so many."""
-    if resamples < 2:
-        raise ValueError(f"{name} must be at least 2, got {resamples}")
+    if resamples < 2 or resamples != int(resamples):
+        raise ValueError(f"{name} must be a whole number of at least 2, got {resamples}")
 
 
 def bootstrap(

@@ -61,6 +61,8 @@ def median_distance(x: np.ndarray, *, at_most: int = 2000) -> float:
         The median over pairs i < j.
     """
     x = distances.check_features(x, "x", least=2)
+    if at_most < 2:
+        raise ValueError(f"at_most must be at least 2, got {at_most}")
     some = x[np.unique(np.linspace(0, len(x) - 1, min(len(x), at_most)).astype(int))]
     table = _all_distances(some, some)
     return float(np.median(np.sqrt(table[np.triu_indices(len(some), k=1)])))

@@ -58,6 +58,11 @@ class Artifacts:
             return
         folder = rundir.checkpoints(files._out)
         files._newest = newest = checkpoint.sound_step(folder)
+        if newest is None and checkpoint.finished_steps(folder):
+            raise ValueError(
+                f"no checkpoint in {folder} is sound: see the warning; to begin anew, name another"
+                " directory or remove the run"
+            )
         checkpoint.set_aside(folder, newest)
         step = newest or 0
         with contextlib.ExitStack() as stack:
@@ -120,14 +125,19 @@ class Artifacts:
             return
         if not _is_finite(state):
             raise FloatingPointError(f"parameters are not finite at step {step}; {self._kept()}")
-        score = None if evaluate is None else self._evaluated(record, evaluate(state), step)
-        self._checkpoints.save(step, state, self._config, score=score)
-        self._newest = step
+        score = None
+        try:
+            if evaluate is not None:
+                score = self._evaluated(record, evaluate(state), step)
+        finally:  # the state is sound, whatever came of looking at it
+            self._checkpoints.save(step, state, self._config, score=score)
+            self._newest = step
 
     def _evaluated(self, record: Record, values: Mapping[str, float], step: int) -> float | None:
         """Logs an evaluation; its score, if there is one."""
         if self._best is not None and self._best not in values:
             raise ValueError(f"best must be one of {', '.join(values)}, got {self._best!r}")
+        rundir.check_names(values)
         numbers = {name: float(value) for name, value in values.items()}
         row = {"step": step, "seconds": record.seconds(), **numbers}
         if self._evaluations is not None:

@@ -51,9 +51,17 @@ def latest_step(directory: str | Path) -> int | None:
 
 def best_step(directory: str | Path) -> int | None:
     """The step whose checkpoint has the lowest score, None if none has one."""
-    scores = {step: read_meta(directory, step)["score"] for step in finished_steps(directory)}
-    scored = {step: score for step, score in scores.items() if score is not None}
-    return min(scored, key=scored.__getitem__, default=None)
+    scores = _scores(directory)
+    return min(scores, key=scores.__getitem__, default=None)
+
+
+def _scores(directory: str | Path) -> dict[int, float]:
+    """The scores of the checkpoints that have one, and whose meta.json can be read."""
+    scores = {}
+    for step in finished_steps(directory):
+        with contextlib.suppress(ValueError):
+            scores[step] = read_meta(directory, step)["score"]
+    return {step: score for step, score in scores.items() if score is not None}
 
 
 def sound_step(directory: str | Path) -> int | None:
@@ -73,16 +81,19 @@ def sound_step(directory: str | Path) -> int | None:
 
 
 def set_aside(directory: str | Path, step: int | None) -> None:
-    """Renames what is newer than `step` and complete, but altered, to `n.damaged`.
+    """Renames what is in the way of a run that goes on from `step`: newer numbers.
 
-    So that a run which goes on from `step` can save its own.
+    A checkpoint that is complete but altered becomes `n.damaged`, what is none `n.stray`. What a
+    save that was broken off left is removed by the next one.
     """
-    for number, folder in _numbered(directory):
-        if digests.is_sealed(folder) and (step is None or number > step):
-            target = folder.with_name(f"{number}.damaged")
-            if target.exists():
+    found = Path(directory).iterdir() if Path(directory).is_dir() else ()
+    for path in [p for p in found if p.name.isdecimal() and (step is None or int(p.name) > step)]:
+        sealed = digests.is_sealed(path)
+        if sealed or not _is_ours(path):
+            target = path.with_name(f"{path.name}.{'damaged' if sealed else 'stray'}")
+            if target.is_dir():
                 shutil.rmtree(target)
-            folder.rename(target)
+            path.rename(target)
 
 
 def _numbered(directory: str | Path) -> list[tuple[int, Path]]:
@@ -274,16 +285,13 @@ class Checkpoints:
                 file.write(json.dumps(meta, indent=1).encode())
             digests.seal(folder)
         steps = finished_steps(self.directory)
-        for step in sorted(set(steps) - set(steps[-self._keep :]) - self._best(steps)):
+        for step in sorted(set(steps) - set(steps[-self._keep :]) - self._best()):
             digests.unseal(self.directory / str(step))  # what is left of it then counts as broken
             shutil.rmtree(self.directory / str(step))
 
-    def _best(self, steps: list[int]) -> set[int]:
-        if not self._keep_best:
-            return set()
-        scores = {step: read_meta(self.directory, step)["score"] for step in steps}
-        scored = [step for step in steps if scores[step] is not None]
-        return set(sorted(scored, key=scores.__getitem__)[: self._keep_best])
+    def _best(self) -> set[int]:
+        scores = _scores(self.directory)
+        return set(sorted(scores, key=scores.__getitem__)[: self._keep_best])
 
     def wait(self) -> None:
         """Returns when all that was begun is on disk; raises what went wrong meanwhile."""
@@ -316,12 +324,17 @@ def _finite(score: float | None) -> float | None:
     return None if score is None or not math.isfinite(score) else float(score)
 
 
+def _is_ours(folder: Path) -> bool:
+    """Whether it holds nothing but what a save that was broken off leaves."""
+    ours = ("state", "meta.json", ".meta.json", ".digests.json")
+    return folder.is_dir() and all(path.name.startswith(ours) for path in folder.iterdir())
+
+
 def _remove_broken(folder: Path) -> None:
     """Removes what a save that was broken off left, and nothing else."""
     if not folder.exists():
         return
-    ours = ("state", "meta.json", ".meta.json", ".digests.json")
-    if not folder.is_dir() or not all(f.name.startswith(ours) for f in folder.iterdir()):
+    if not _is_ours(folder):
         raise FileExistsError(errno.EEXIST, "no checkpoint, but in the way of one", str(folder))
     shutil.rmtree(folder)
 

@@ -35,6 +35,8 @@ def unseal(folder: Path) -> None:
 def faults(folder: Path) -> list[str]:
     """What differs from the seal, in words; [] if nothing does.
 
+    Files that the seal does not name, as file managers leave them, are of no account.
+
     Raises:
         OSError: a file cannot be read.
     """
@@ -49,13 +51,12 @@ def faults(folder: Path) -> list[str]:
         return [f"{_NAME} was altered"]
     found = _files(folder)
     missing = [f"{name} is missing" for name in wanted if name not in found]
-    unknown = [f"{name} was not there" for name in found if name not in wanted]
     altered = [
         f"{name} was altered"
         for name, digest in wanted.items()
         if name in found and _digest(found[name]) != digest
     ]
-    return missing + unknown + altered
+    return missing + altered
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -74,7 +74,8 @@ def fit(
     Given seconds, that number is measured (see `budget`); config.json and checkpoints hold it.
 
     Args:
-        train_step: pure `(state, batch) -> (state, metrics)`, metrics scalars; it is jitted here.
+        train_step: pure `(state, batch) -> (state, metrics)`, metrics scalars,
+            "loss" among them and "step" and "seconds" not; it is jitted here.
         state: where to begin; not consumed.
         dataset: `batch_at(step)` gives the batch of a step.
         steps: the total number of steps, counted from the run's very beginning; not fewer than
@@ -90,8 +91,8 @@ def fit(
         evaluate: `state -> {name: number}`, asked at each checkpoint; rows of evaluation.csv.
         best: the entry of it whose lowest value so far names a checkpoint that stays as well.
         tensorboard: whether to write log and evaluation for TensorBoard, too.
-        explode: a row of the log whose loss is this many times that of the run's first is a
-            failure; infinity for never.
+        explode: a row of the log whose loss is this many times that of the run's first, where
+            that is positive, is a failure; infinity for never.
         mesh: the devices that batches are split over (see `parallel`); the first one if None.
         caught: signals caught since before; SIGTERM and Ctrl-C are caught here if None.
         show: whether to draw a progress bar on stderr.

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdiff.training import rundir
+
 __all__ = ["Record"]
 
 # Steps that may be under way: enough to keep a device busy, few enough that a signal is obeyed
@@ -32,8 +34,8 @@ class Record:
     ):
         """Begins after `step` steps and `seconds` of training.
 
-        A row whose loss is above `explode` times |first_loss| is a failure; the first row's own
-        loss takes its place where it is not known.
+        A row whose loss is above `explode` times first_loss, where that is positive, is a
+        failure; the first row's own loss takes its place where it is not known.
         """
         self._first_loss, self._explode = first_loss, explode
         self._step, self._began = step, time.monotonic() - seconds
@@ -43,6 +45,9 @@ class Record:
 
     def add(self, metrics: dict[str, Any]) -> None:
         """Takes the metrics of one more step; waits for those of the one before the last."""
+        if "loss" not in metrics:
+            raise ValueError(f"metrics must hold loss, got {', '.join(metrics) or 'none'}")
+        rundir.check_names(metrics)
         shaped = {name: np.shape(value) for name, value in metrics.items() if np.shape(value)}
         if shaped:
             raise ValueError(f"metrics must be scalars, got shapes {shaped}")
@@ -66,13 +71,13 @@ class Record:
         steps, self._pending = jax.device_get(self._pending), []
         for number, metrics in enumerate(steps, self._step + 1):
             for name in ("loss", "grad_norm"):
-                if not np.isfinite(metrics[name]):
+                if not np.isfinite(metrics.get(name, 0)):
                     raise FloatingPointError(f"{name} is {metrics[name]} at step {number}")
         self._step += len(steps)
         means = {name: float(np.mean([m[name] for m in steps])) for name in sorted(steps[0])}
         if self._first_loss is None:
             self._first_loss = means["loss"]
-        if means["loss"] > self._explode * abs(self._first_loss):
+        if means["loss"] > self._explode * self._first_loss > 0:
             raise FloatingPointError(
                 f"loss is {means['loss']:.4g} at step {self._step}, above {self._explode:g} times"
                 f" the {self._first_loss:.4g} that it began with"

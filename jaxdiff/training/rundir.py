@@ -14,6 +14,7 @@ import io
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -23,8 +24,10 @@ from jaxdiff.data import files
 
 __all__ = [
     "CsvLog",
+    "check_names",
     "check_writable",
     "checkpoints",
+    "clear",
     "evaluations",
     "log",
     "read_config",
@@ -78,8 +81,16 @@ def clear(run: str | Path) -> None:
     for path in (Path(run) / "config.json", log(run), evaluations(run)):
         path.unlink(missing_ok=True)
     for folder in (checkpoints(run), samples(run), tensorboard(run)):
-        if folder.is_dir():
-            shutil.rmtree(folder)
+        # What lies in it: the folder itself may be a link to another disk.
+        for path in folder.iterdir() if folder.is_dir() else ():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def check_names(values: Mapping[str, Any]) -> None:
+    """Raises ValueError where numbers have the names of columns that every table has."""
+    taken = [name for name in _COLUMNS if name in values]
+    if taken:
+        raise ValueError(f"metrics must not be called {' or '.join(_COLUMNS)}, got {taken}")
 
 
 def write_config(run: str | Path, config: Mapping[str, Any], total: int | None = None) -> None:
@@ -131,7 +142,9 @@ def _read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, float]]:
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            header, *lines = list(csv.reader(file)) or [list(columns)]
+            text = file.read()
+        whole_lines = text[: text.rfind("\n") + 1]  # the last one may have been cut off
+        header, *lines = list(csv.reader(io.StringIO(whole_lines))) or [list(columns)]
         if not set(columns) <= set(header):
             raise ValueError(f"columns must hold {', '.join(columns)}, got {', '.join(header)}")
         whole = [line for line in lines if len(line) == len(header) and all(line)]
@@ -139,6 +152,27 @@ def _read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, float]]:
         return [{**row, "step": int(row["step"])} for row in rows]
     except (ValueError, OverflowError, csv.Error) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _readable(path: Path) -> list[dict[str, float]]:
+    """The rows of a table; none, and a warning, where it is damaged, which is then kept aside."""
+    try:
+        return _read_rows(path, _COLUMNS)
+    except ValueError as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        path.replace(aside)
+        warnings.warn(f"{error}; it is kept as {aside.name}", stacklevel=3)
+        return []
+
+
+def _write_rows(path: Path, columns: list[str], rows: list[dict[str, float]]) -> None:
+    table = io.StringIO(newline="")
+    if columns:
+        writer = csv.DictWriter(table, columns, restval="nan")
+        writer.writeheader()
+        writer.writerows(rows)
+    with files.replacing(path) as file:
+        file.write(table.getvalue().encode())
 
 
 class CsvLog:
@@ -152,32 +186,35 @@ class CsvLog:
     def __init__(self, path: str | Path, *, step: int = 0):
         """Opens the table of a run that goes on from `step`: later rows are dropped."""
         path = Path(path)
-        rows = [row for row in _read_rows(path, _COLUMNS) if row["step"] <= step]
+        rows = [row for row in _readable(path) if row["step"] <= step]
         self.seconds: float = rows[-1]["seconds"] if rows else 0.0
         self.first_loss: float | None = rows[0].get("loss") if rows else None
         self._columns = list(rows[0]) if rows else None
         if path.is_file():
-            kept = io.StringIO(newline="")
-            if rows:
-                writer = csv.DictWriter(kept, self._columns)
-                writer.writeheader()
-                writer.writerows(rows)
-            with files.replacing(path) as file:
-                file.write(kept.getvalue().encode())
+            _write_rows(path, self._columns or [], rows)
         self._path = path
         self._file: TextIO | None = None
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Appends a row at once; a ValueError if it has other columns than the log."""
+        """Appends a row at once; columns that are new are nan in the rows before, and so on."""
+        if self._columns is not None and set(row) - set(self._columns):
+            self._widen(list(row))
         if self._file is None:
             self._file = self._path.open("a", newline="")
         if self._columns is None:
             self._columns = list(row)
             csv.writer(self._file).writerow(self._columns)
-        if set(row) != set(self._columns):
-            raise ValueError(f"log columns are {self._columns}, got a row of {list(row)}")
-        csv.DictWriter(self._file, self._columns).writerow(row)
+        csv.DictWriter(self._file, self._columns, restval="nan").writerow(row)
         self._file.flush()
+
+    def _widen(self, names: list[str]) -> None:
+        """Writes the table anew with further columns."""
+        rows = _read_rows(self._path, _COLUMNS)
+        if self._file is not None:
+            self._file.close()
+        self._columns = [*self._columns, *(name for name in names if name not in self._columns)]
+        _write_rows(self._path, self._columns, rows)
+        self._file = self._path.open("a", newline="")
 
     def __enter__(self) -> Self:
         return self

@@ -26,6 +26,12 @@ def test_class_distance_by_hand():
     assert metrics.class_distance(np.array([0, 1, 1, 1], np.uint8), [0, 0, 0, 1]) == 0.5
 
 
+def test_class_distance_takes_labels_of_any_size_and_type():
+    assert metrics.class_distance(np.array([0, 255], np.uint8), np.zeros(2, np.uint8)) == 0.5
+    assert metrics.class_distance(np.array([0, 127], np.int8), np.zeros(2, np.int8)) == 0.5
+    assert metrics.class_distance(np.array([0, 10**12]), np.zeros(2, int)) == 0.5
+
+
 def test_error_of_class_distance_is_binomial():
     """Of two classes the distance is |p - q|, far from 0 where it is smooth."""
     x, y = (np.repeat([0, 1], counts) for counts in ((300, 100), (60, 140)))

@@ -132,3 +132,11 @@ def test_a_memoriser_a_blurred_one_and_an_honest_model():
 def test_bad_input(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def test_copies_are_seen_where_the_held_out_set_has_duplicates_too():
+    """A tenth of it lies in the training set, so that the threshold is 0; all samples copy."""
+    rng = np.random.default_rng(0)
+    train = rng.normal(size=(40, 3))
+    heldout = np.concatenate([train[:4], rng.normal(size=(36, 3))])
+    assert metrics.find_copies(train, train, heldout).share == 1

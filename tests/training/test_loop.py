@@ -209,11 +209,11 @@ def test_seconds_end_in_time_with_a_decayed_rate(tmp_path, job):
     step, state, data = job
     slow = lambda s, b: step(s, b)  # noqa: E731
     began = time.monotonic()
-    done = training.fit(slow, state, data, seconds=3.0, out=tmp_path, **QUIET)
+    done = training.fit(slow, state, data, seconds=4.0, out=tmp_path, **QUIET)
     took = time.monotonic() - began
     total = int(done.state.step)
     assert total > 10
-    assert took < 6.0  # a busy machine may double the last stretch, not the whole
+    assert took < 8.0  # a busy machine may double the last stretch, not the whole
     assert rundir.read_config(tmp_path)[1] == total == int(done.state.hyper["steps"])
     peak = max(row["lr"] for row in done.history)
     assert done.history[-1]["lr"] < 0.05 * peak

@@ -45,7 +45,6 @@ def test_one_flipped_bit_in_any_file_is_noticed(tmp_path):
         (lambda folder, data: data.write_bytes(data.read_bytes()[:-1]), "was altered"),
         (lambda folder, data: data.write_bytes(b""), "was altered"),
         (lambda folder, data: data.unlink(), "is missing"),
-        (lambda folder, data: (folder / "more").write_text(""), "more was not there"),
         (lambda folder, data: (folder / "digests.json").write_bytes(b"\xff"), "digests.json was"),
     ],
 )
@@ -59,6 +58,36 @@ def test_a_damaged_newest_one_is_skipped_with_a_warning(tmp_path, harm, words):
     with training.Checkpoints(tmp_path) as store:  # goes on from step 1 to save its own step 2
         store.save(2, {"x": jnp.full((50,), 3.0)})
     assert training.restore(tmp_path, {"x": jnp.zeros((50,))})["x"][0] == 3
+
+
+def test_files_of_others_in_a_checkpoint_are_of_no_account(tmp_path):
+    two(tmp_path)
+    for folder in (tmp_path, tmp_path / "2", tmp_path / "2" / "state"):
+        (folder / ".DS_Store").write_text("a window was opened")
+    assert checkpoint.sound_step(tmp_path) == 2
+    assert training.restore(tmp_path, {"x": jnp.zeros((50,))})["x"][0] == 2
+
+
+def test_a_damaged_older_one_does_not_stop_the_best_from_being_kept(tmp_path):
+    with training.Checkpoints(tmp_path, keep=1, keep_best=1) as store:
+        store.save(1, {"x": jnp.ones(2)}, score=0.1)
+        store.save(2, {"x": jnp.ones(2)}, score=0.5)
+        store.wait()
+        (tmp_path / "1" / "meta.json").write_text("{")
+        store.save(3, {"x": jnp.ones(2)}, score=0.4)
+    assert checkpoint.best_step(tmp_path) == 3
+    assert checkpoint.sound_step(tmp_path) == 3
+
+
+def test_what_is_in_the_way_is_set_aside(tmp_path):
+    two(tmp_path)
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "thesis.tex").write_text("years of work")
+    (tmp_path / "9").write_text("a file")
+    checkpoint.set_aside(tmp_path, 2)
+    assert (tmp_path / "7.stray" / "thesis.tex").is_file()
+    assert (tmp_path / "9.stray").is_file()
+    assert checkpoint.finished_steps(tmp_path) == [1, 2]
 
 
 def test_none_sound_is_an_error(tmp_path):

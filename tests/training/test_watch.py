@@ -144,3 +144,74 @@ def test_tensorboard_has_the_rows_of_the_log(tmp_path, job):
     for row in rundir.read_log(tmp_path):
         for name in ("loss", "lr", "grad_norm"):
             np.testing.assert_allclose(found[row["step"], f"train/{name}"], row[name], rtol=1e-6)
+
+
+def test_a_failed_evaluation_loses_no_state(tmp_path, job):
+    def evaluate(state):
+        raise OSError("no room for a picture")
+
+    with pytest.raises(OSError, match="picture"):
+        training.fit(*job, steps=20, out=tmp_path, save_every=5, evaluate=evaluate, **QUIET)
+    assert checkpoint.sound_step(rundir.checkpoints(tmp_path)) == 5
+
+
+def test_other_columns_after_a_resume_widen_the_table(tmp_path, job):
+    options = {"out": tmp_path, "resume": True, **QUIET}
+    training.fit(*job, steps=5, evaluate=lambda s: {"a": 1.0}, **options)
+    training.fit(*job, steps=10, evaluate=lambda s: {"b": 2.0, "a": 3.0}, **options)
+    training.fit(*job, steps=15, evaluate=lambda s: {"b": 4.0}, **options)
+    rows = rundir.read_evaluations(tmp_path)
+    np.testing.assert_array_equal([row["a"] for row in rows], [1, 3, np.nan])
+    np.testing.assert_array_equal([row["b"] for row in rows], [np.nan, 2, 4])
+
+
+def test_damaged_tables_are_kept_aside_and_cut_lines_left_out(tmp_path, job):
+    options = {"out": tmp_path, "resume": True, **QUIET}
+    training.fit(*job, steps=10, **options)
+    log = rundir.log(tmp_path)
+    whole = log.read_text()
+    log.write_text(whole.rstrip()[:-3])
+    assert [row["step"] for row in rundir.read_log(tmp_path)] == [5]
+    log.write_text(whole.replace(",", ";", 1))
+    with pytest.warns(UserWarning, match=r"log.csv is damaged: .* kept as log.csv.damaged"):
+        training.fit(*job, steps=15, **options)
+    assert [row["step"] for row in rundir.read_log(tmp_path)] == [15]
+    assert (tmp_path / "log.csv.damaged").is_file()
+
+
+@pytest.mark.parametrize(("metrics", "words"), [({"step": 1.0}, "not be called"), ({}, None)])
+def test_names_of_metrics(toy, key, metrics, words):
+    """The table's own columns are taken; a step of one's own needs no more than a loss."""
+
+    def step(state, batch):
+        state = training.TrainState(**{**vars(state), "step": state.step + 1})
+        return state, {"loss": jnp.float32(1.0), **metrics}
+
+    run = lambda: training.fit(step, toy.start(key), toy.Regression(), steps=2, show=False)  # noqa: E731
+    if words is None:
+        assert [row["loss"] for row in run().history] == [1.0]
+        return
+    with pytest.raises(ValueError, match=words):
+        run()
+
+
+def test_a_run_of_no_sound_checkpoint_is_not_begun_anew(tmp_path, job):
+    training.fit(*job, steps=5, out=tmp_path, **QUIET)
+    (rundir.checkpoints(tmp_path) / "5" / "meta.json").write_text("{")
+    with (
+        pytest.warns(UserWarning, match="there is no sound one"),
+        pytest.raises(ValueError, match=r"no checkpoint in .* is sound: .* to begin anew"),
+    ):
+        training.fit(*job, steps=9, out=tmp_path, resume=True, **QUIET)
+    assert [row["step"] for row in rundir.read_log(tmp_path)] == [5]
+
+
+def test_clearing_a_run_leaves_a_link_to_another_disk(tmp_path, job):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").mkdir()
+    rundir.checkpoints(tmp_path / "run").symlink_to(tmp_path / "disk")
+    training.fit(*job, steps=5, out=tmp_path / "run", **QUIET)
+    rundir.clear(tmp_path / "run")
+    assert rundir.checkpoints(tmp_path / "run").is_symlink()
+    assert list((tmp_path / "disk").iterdir()) == []
+    training.fit(*job, steps=5, out=tmp_path / "run", **QUIET)
