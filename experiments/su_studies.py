@@ -15,6 +15,7 @@ from jax import Array
 from su_training import (
     DTYPES,
     FACES,
+    FACES_BATCH,
     OPTIMIZERS,
     SCHEDULE,
     Normed,
@@ -58,9 +59,19 @@ Job = tuple[str, Callable[[], list[Number]]]
 
 
 def lost(half: Any, full: Any) -> tuple[float, float]:
-    """Of the entries that `full` has, the share that is 0 in `half`; of all, those not finite."""
-    half, full = (np.concatenate([np.ravel(a) for a in jax.tree.leaves(t)]) for t in (half, full))
-    return float(np.mean(half[full != 0] == 0)), float(np.mean(~np.isfinite(half)))
+    """What a gradient in half precision lacks.
+
+    Returns:
+        Of the entries that `full` has, the share that is 0 in `half`; and the norm of their
+        difference over that of `full`, infinite where `half` overflows.
+    """
+    half, full = (
+        np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)]).astype(np.float64)
+        for tree in (half, full)
+    )
+    finite = np.isfinite(half).all()
+    error = np.linalg.norm(half - full) / np.linalg.norm(full) if finite else np.inf
+    return float(np.mean(half[full != 0] == 0)), float(error)
 
 
 def high_pass(x: np.ndarray) -> float:
@@ -70,7 +81,7 @@ def high_pass(x: np.ndarray) -> float:
 
 
 def underflow(plan: Plan) -> Iterator[Job]:
-    """Of one gradient in half precision the share that is 0 and is not in float32, by D."""
+    """What one gradient in half precision lacks, new and after a short training, by D."""
     small = halves(plan.data)[0].example_shape
     for dtype in DTYPES[1:]:
         for shape, ready in ((small, False), (small, True), (FACES, False)):
@@ -91,11 +102,12 @@ def _underflow(
     nets = [network(plan.channels, "A", "rows", d) for d in ("float32", dtype)]
     params = sum_trained(plan, seed) if ready else denoiser_of(nets[0], shape, seed).params
     size, found = int(np.prod(shape)), []
-    for name, factor in (("mean", 1.0), ("sum", float(size))):
+    share = batch / FACES_BATCH if shape == FACES else 1.0  # of as large a batch as the recipe's
+    for name, factor in (("mean", share), ("sum", share * size)):
         full, half = (gradient_of(net, shape)(params, {"x": x}, seed, factor) for net in nets)
         case = f"{dtype} {name}, {'trained' if ready else 'new'}"
-        for measure, share in zip(("zeros", "not finite"), lost(half, full), strict=True):
-            found.append(Number("underflow", case, size, measure, seed, share))
+        for measure, value in zip(("zeros", "error"), lost(half, full), strict=True):
+            found.append(Number("underflow", case, size, measure, seed, value))
     return found
 
 
@@ -103,7 +115,8 @@ def precision(plan: Plan) -> Iterator[Job]:
     """Held-out loss, in float32, of what was trained in each dtype, by optimiser and factor."""
     shape = halves(plan.data)[0].example_shape
     size = float(np.prod(shape))
-    factors = {"sum": size, "mean": 1.0, "tiny": size / float(np.prod(FACES))}
+    tiny = size / float(np.prod(FACES)) * plan.batch / FACES_BATCH
+    factors = {"sum": size, "mean": 1.0, "tiny": tiny}
     for dtype in DTYPES:
         for optimizer in OPTIMIZERS:
             for name, factor in factors.items():

@@ -18,6 +18,7 @@ from jaxdiff.models.embeddings import sinusoidal
 __all__ = [
     "DTYPES",
     "FACES",
+    "FACES_BATCH",
     "OPTIMIZERS",
     "SCHEDULE",
     "Normed",
@@ -35,8 +36,10 @@ __all__ = [
 ]
 
 FACES = (128, 128, 3)
+FACES_BATCH = 64
 DTYPES = ("float32", "bfloat16", "float16")
 OPTIMIZERS = {"adam": training.adam(clip=None), "lamb": training.lamb()}
+RATES = {"adam": 2e-3, "lamb": 1e-2}  # above the recipe's 1e-3, for trainings of hundreds of steps
 SCHEDULE = schedules.from_betas(schedules.su_betas(1000))
 
 
@@ -157,7 +160,7 @@ def trained(
 ) -> training.TrainState:
     """The state after `steps`; `how` has "factor" of the loss, and may "optimizer" and "aux"."""
     factor, optimizer = how["factor"], how.get("optimizer", "adam")
-    hyper = {"lr": 2e-3, "ema_decay": 0.99, "warmup": steps / 10, "factor": factor}
+    hyper = {"lr": RATES[optimizer], "ema_decay": 0.99, "warmup": steps / 10, "factor": factor}
     key, aux = jax.random.key(1000 + seed), how.get("aux", ())
     state = training.init_state(key, params, OPTIMIZERS[optimizer], hyper=hyper, aux=aux)
     batches = halves(plan.data)[0].with_batches(plan.batch, seed=seed)
