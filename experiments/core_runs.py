@@ -45,7 +45,7 @@ NETWORKS = {
 
 
 def build(name: str, width: int) -> tuple[nn.Module, Any]:
-    """A network of NETWORKS and its first parameters; `width` is a UNet's first channels.
+    """A network of NETWORKS with random parameters; `width` is a UNet's first channels.
 
     Raises:
         ValueError: no such network.
@@ -60,7 +60,15 @@ def build(name: str, width: int) -> tuple[nn.Module, Any]:
         "dit": models.DiT(width=8 * width, depth=4, heads=4, num_classes=CLASSES),
     }[name]
     inputs = jnp.zeros((1, SIZE, SIZE, 1)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
-    return module, jax.jit(module.init)(jax.random.key(0), *inputs)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    generator = np.random.default_rng(0)
+    # of numpy: to compile a network's own initialisation takes longer than the network
+
+    def drawn(leaf: Any) -> jax.Array:
+        fan = math.sqrt(max(1, math.prod(leaf.shape[:-1])))
+        return jnp.asarray(generator.normal(size=leaf.shape) / fan, leaf.dtype)
+
+    return module, jax.tree.map(drawn, shapes)
 
 
 def count(tree: Any) -> int:
@@ -116,20 +124,22 @@ def our_draw(name: str, width: int, images: int, steps: int, devices: int = 1) -
     return lambda: samplers.sample(key, denoiser, grid, x.shape, x_T=x)
 
 
-def twin(name: str, width: int, params: Any = None) -> tuple[Callable, list]:
+def twin(name: str, width: int, threads: int = 1) -> tuple[Callable, list]:
     """The network in torch, (x [B, C, H, W], t [B], label [B]) to eps, and its parameters.
 
     For "concat" it is diffusers' UNet2DModel with the configuration nearest to ours and weights of
-    its own, for the others the same function of the parameters `params`, our first if None.
+    its own, for the others the same function of the same parameters.
     """
+    import torch
     import torch_networks
 
-    module, first = build(name, width)
+    torch.set_num_threads(threads)
+    module, params = build(name, width)
     if name == "concat":
         model = _diffusers_unet(module)
         call = lambda x, t, label: model(x, t, class_labels=label).sample  # noqa: E731
         return call, list(model.parameters())
-    p = torch_networks.tensors(first if params is None else params)
+    p = torch_networks.tensors(params)
     leaves = [leaf.requires_grad_() for leaf in jax.tree.leaves(p)]
     if name == "dit":
         return torch_networks.dit(p, heads=module.heads, patch=module.patch), leaves

@@ -1,4 +1,4 @@
-"""Truth: SciPy's correlations, the layers that a network has by its definition, and the schedule."""
+"""Truth: SciPy's correlations, the layers that a network has by definition, and the schedule."""
 
 import bench_core
 import convolutions
@@ -78,7 +78,7 @@ def test_forms_of_convolution():
 
 
 def test_shapes_of_the_convolutions():
-    """Two a block, the first of which changes the channels; two blocks a level, one more upwards."""
+    """Two a block, the first changing the channels; two blocks a level, one more upwards."""
     wanted = {(3, 8, 8, 8): 4 + 5, (3, 4, 8, 16): 1, (3, 4, 16, 16): 3 + 4 + 6, (3, 8, 16, 8): 1}
     assert bench_core.shapes_of("unet", WIDTH, 3) == wanted
 
@@ -105,7 +105,7 @@ def test_the_benchmark_is_of_the_network_it_names():
 
 
 @pytest.mark.slow
-def test_rows(monkeypatch):
+def test_rows():
     found = bench_core.training_rows("unet", WIDTH, 2, 2, 1, 1)
     names = [bench_core.ONE, *[bench_core.SPLIT] * (bench_core.CORES > 1), bench_core.TORCH]
     for rows in found.values():
@@ -138,7 +138,7 @@ def test_what_fails_elsewhere_is_noticed():
 
 @pytest.mark.parametrize("name", ["unet", "dit"])
 def test_torch_draws_what_we_draw(name):
-    """Float32 through some 20 layers and 2 steps; the images are of the order that is divided by."""
+    """Float32 through some 20 layers and 2 steps, of which errors are a share of the images."""
     pytest.importorskip("torch")
     call, leaves = core_runs.twin(name, WIDTH)
     assert core_runs.count(leaves) == core_runs.count(core_runs.build(name, WIDTH)[1])
