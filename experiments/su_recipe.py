@@ -127,7 +127,7 @@ CLAIMS += [
     )
 ]
 PICTURES = {
-    ("underflow", "zeros"): "numbers of an image",
+    ("underflow", "error"): "numbers of an image",
     ("norm", "loss"): "step of the chain",
     ("sigma", "Frechet"): "sampling steps",
 }
