@@ -154,18 +154,19 @@ def _norm(plan: Plan, kind: str, seed: int) -> list[Number]:
     for case, by_level in _losses_by_level(plan.data, module)(weights).items():
         rows = [(0.0, float(np.mean(by_level))), *zip(LEVELS, by_level.tolist(), strict=True)]
         found += [Number("norm", case, at, "loss", seed, value) for at, value in rows]
-    running, drawn = (
+    running, own = (
         make_denoiser(
-            normed_apply(module, own),
+            normed_apply(module, of_batch),
             weights,
             parametrization="eps",
             time_feature="rounded_steps",
         )
-        for own in (False, True)
+        for of_batch in (False, True)
     )
-    cases = {"group": running} if kind == "group" else {"running": running, "one level": drawn}
+    cases = {"group": running} if kind == "group" else {"running": running, "one level": own}
     for case, model in cases.items():
-        found += judged(plan, "norm", case, model, "noise-free", plan.calls[-1], seed)
+        drawn = judged(plan, "norm", case, model, "noise-free", plan.calls[-1], seed)
+        found += [n._replace(at=0.0) for n in drawn]
     return found
 
 
