@@ -226,7 +226,7 @@ def _numbers_table(study: str, numbers: Sequence[Number]) -> Table:
 
 
 def _cell(value: float, error: float) -> str:
-    return f"{value:.4f}" if np.isnan(error) else f"{value:.4f} ± {error:.4f}"
+    return f"{value:.4g}" if np.isnan(error) else f"{value:.4g} ± {error:.2g}"
 
 
 def _claims_table(studies: Sequence[str], numbers: Sequence[Number]) -> Table:

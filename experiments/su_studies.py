@@ -130,8 +130,8 @@ def _precision(plan: Plan, case: str, factor: float, seed: int) -> list[Number]:
     shape = halves(plan.data)[0].example_shape
     module, exact = (network(plan.channels, "A", "rows", d) for d in (dtype, "float32"))
     params = denoiser_of(exact, shape, seed).params
-    how = {"factor": factor, "optimizer": optimizer}
-    state = trained(plan, loss_of(module, shape), params, plan.short, seed, **how)
+    loss_fn = loss_of(module, shape)
+    state = trained(plan, loss_fn, params, plan.short, seed, factor=factor, optimizer=optimizer)
     value = float(heldout_loss(plan.data, exact)(state.ema))
     return [Number("precision", case, 0, "loss", seed, value if np.isfinite(value) else np.inf)]
 
@@ -148,7 +148,7 @@ def _norm(plan: Plan, kind: str, seed: int) -> list[Number]:
     module = Normed(plan.channels, kind)
     variables = init_of(module, shape)(jax.random.key(seed))
     stats, loss_fn = variables.get("batch_stats", {}), normed_loss(module)
-    state = trained(plan, loss_fn, variables["params"], plan.short, seed, factor=1.0, aux=stats)
+    state = trained(plan, loss_fn, variables["params"], plan.steps, seed, factor=1.0, aux=stats)
     weights = state.params, state.aux  # not the average: the running statistics are of these
     found = []
     for case, by_level in _losses_by_level(plan.data, module)(weights).items():

@@ -140,13 +140,10 @@ def init_of(module: nn.Module, shape: tuple[int, ...]) -> Callable:
 
 @functools.cache
 def _step(loss_fn: Callable, optimizer: str) -> Callable:
-    step = training.make_train_step(
-        lambda params, batch, key, hyper, aux: training.scaled(loss_fn, hyper["factor"])(
-            params, batch, key, hyper, aux
-        ),
-        OPTIMIZERS[optimizer],
-    )
-    return jax.jit(step, donate_argnums=0)
+    def scaled(params: Any, batch: Any, key: Array, hyper: Any, aux: Any) -> Any:
+        return training.scaled(loss_fn, hyper["factor"])(params, batch, key, hyper, aux)
+
+    return jax.jit(training.make_train_step(scaled, OPTIMIZERS[optimizer]), donate_argnums=0)
 
 
 @functools.cache
@@ -156,13 +153,20 @@ def loss_of(module: nn.Module, shape: tuple[int, ...]) -> Callable:
 
 
 def trained(
-    plan: Plan, loss_fn: Callable, params: Any, steps: int, seed: int, **how: Any
+    plan: Plan,
+    loss_fn: Callable,
+    params: Any,
+    steps: int,
+    seed: int,
+    *,
+    factor: float,
+    optimizer: str = "adam",
+    aux: Any = (),
 ) -> training.TrainState:
-    """The state after `steps`; `how` has "factor" of the loss, and may "optimizer" and "aux"."""
-    factor, optimizer = how["factor"], how.get("optimizer", "adam")
+    """The state after `steps` of `factor` times the loss."""
     hyper = {"lr": RATES[optimizer], "ema_decay": 0.99, "warmup": steps / 10, "factor": factor}
-    key, aux = jax.random.key(1000 + seed), how.get("aux", ())
-    state = training.init_state(key, params, OPTIMIZERS[optimizer], hyper=hyper, aux=aux)
+    key, rule = jax.random.key(1000 + seed), OPTIMIZERS[optimizer]
+    state = training.init_state(key, params, rule, hyper=hyper, aux=aux)
     batches = halves(plan.data)[0].with_batches(plan.batch, seed=seed)
     for i in range(steps):
         state, _ = _step(loss_fn, optimizer)(state, batches.batch_at(i))
@@ -210,10 +214,11 @@ def sampled_model(plan: Plan, net: str, code: str, seed: int) -> Denoiser:
 @functools.cache
 def gradient_of(module: nn.Module, shape: tuple[int, ...]) -> Callable:
     """(params, batch, seed, factor) -> the gradient of factor times the loss."""
+    loss_fn = loss_of(module, shape)
 
     def gradient(params: Any, batch: Any, seed: Any, factor: Any) -> Any:
-        loss_fn = training.scaled(loss_of(module, shape), factor)
-        return jax.grad(loss_fn, has_aux=True)(params, batch, jax.random.key(seed), {}, ())[0]
+        scaled = training.scaled(loss_fn, factor)
+        return jax.grad(scaled, has_aux=True)(params, batch, jax.random.key(seed), {}, ())[0]
 
     return jax.jit(gradient)
 
@@ -232,7 +237,7 @@ def normed_apply(module: Normed, batch_statistics: bool) -> Callable:
 
 
 @functools.cache
-def normed_loss(module: nn.Module) -> Callable:
+def normed_loss(module: Normed) -> Callable:
     """The loss of a `Normed`, whose running statistics are the state's aux."""
 
     def loss_fn(params: Any, batch: Any, key: Array, hyper: Any, aux: Any) -> Any:
@@ -240,8 +245,8 @@ def normed_loss(module: nn.Module) -> Callable:
         x0 = batch["x"]
         t, _ = losses.uniform(key_t, len(x0), SCHEDULE)
         noise = jax.random.normal(key_noise, x0.shape)
-        x_t, variables = gaussian.q_sample(x0, noise, SCHEDULE(t)), {"params": params}
-        variables["batch_stats"] = aux
+        x_t = gaussian.q_sample(x0, noise, SCHEDULE(t))
+        variables = {"params": params, "batch_stats": aux}
         y, new = module.apply(variables, x_t, t - 1, True, mutable=["batch_stats"])
         return jnp.mean((y - noise) ** 2), ({}, new.get("batch_stats", aux))
 
