@@ -66,7 +66,7 @@ __all__ = [
 COUNTED = ("convolution", "dot")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 ONE, SPLIT, TORCH = "ours", f"ours over {CORES} devices", "torch"
-PATIENCE = 10.0  # seconds that a comparison of steps may take beyond 3 rounds
+PATIENCE = 8.0  # seconds that a comparison of steps may take beyond 3 rounds
 
 IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
 FIRST = """
@@ -274,9 +274,15 @@ def _print_forms(console: Console, width: int, batch: int, rounds: int) -> None:
     shapes = shapes_of("unet", width, batch)
     console.print(f"a product of matrices: {speed.matmul_rate() / 1e9:.0f} GFLOP/s")
     console.print(f"shapes (B, H, C, F) and how often the UNet has them: {dict(shapes)}")
-    columns = ["form", "GFLOP/s forward", "over plain", "quartiles"]
-    columns += ["GFLOP/s with gradients", "over plain", "quartiles"]
-    console.print(table("3x3 convolutions", columns, form_rows(shapes, rounds)))
+    columns = ["form", "GFLOP/s", "over plain", "quartiles"]
+    columns += ["and backward", "over plain", "quartiles"]
+    console.print(
+        table(
+            "3x3 convolutions: forward, then forward and backward",
+            columns,
+            form_rows(shapes, rounds),
+        )
+    )
     runs = {name: core_runs.our_training("unet", width, batch, name) for name in convolutions.FORMS}
     times, rows = interleaved(runs, rounds, PATIENCE), []
     for name, taken in times.items():

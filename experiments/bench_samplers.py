@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+import weights
 from rich.console import Console
 from timing import interleaved, ratios, spread, table
 
@@ -67,8 +68,8 @@ class Bench(NamedTuple):
         )
 
 
-def build(name: str, seed: int = 0) -> Bench:
-    """The network "unet" or "mlp".
+def build(name: str) -> Bench:
+    """The network "unet" or "mlp", with random parameters.
 
     Raises:
         ValueError: another name.
@@ -78,12 +79,8 @@ def build(name: str, seed: int = 0) -> Bench:
     recipe = preset("digits" if name == "unet" else "mlp").model
     module = (models.UNet if name == "unet" else models.MLP)(**dataclasses.asdict(recipe))
     shape = (32, 8, 8, 1) if name == "unet" else (256, 2)
-    params = module.init(jax.random.key(seed), jnp.zeros(shape), jnp.zeros(shape[0]))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    # layers that start as zero would leave the output 0
-    leaves = [a + 0.02 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)]
-    return Bench(name, module, jax.tree.unflatten(tree, leaves), shape)
+    params = weights.drawn(module, jnp.zeros(shape), jnp.zeros(shape[0]))
+    return Bench(name, module, params, shape)
 
 
 def count_calls(bench: Bench, run: Callable[[Callable], Any]) -> int:

@@ -16,6 +16,7 @@ import convolutions
 import jax
 import jax.numpy as jnp
 import numpy as np
+import weights
 from flax import linen as nn
 
 from jaxdiff import grids, models, samplers, schedules, training
@@ -60,15 +61,7 @@ def build(name: str, width: int) -> tuple[nn.Module, Any]:
         "dit": models.DiT(width=8 * width, depth=4, heads=4, num_classes=CLASSES),
     }[name]
     inputs = jnp.zeros((1, SIZE, SIZE, 1)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
-    generator = np.random.default_rng(0)
-    # of numpy: to compile a network's own initialisation takes longer than the network
-
-    def drawn(leaf: Any) -> jax.Array:
-        fan = math.sqrt(max(1, math.prod(leaf.shape[:-1])))
-        return jnp.asarray(generator.normal(size=leaf.shape) / fan, leaf.dtype)
-
-    return module, jax.tree.map(drawn, shapes)
+    return module, weights.drawn(module, *inputs)
 
 
 def count(tree: Any) -> int:

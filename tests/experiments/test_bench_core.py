@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.signal
+import weights
 from bench_samplers import Bench
 
 from jaxdiff import grids, models, schedules
@@ -20,11 +21,9 @@ def small(name):
     if name == "mlp":
         module, shape = models.MLP(width=8, depth=1), (4, 2)
     else:
-        module, shape = models.UNet(8, (1, 2), 1, (), groups=4, skip="add"), (2, 4, 4, 1)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(shape), jnp.zeros(shape[0]))
-    generator = np.random.default_rng(0)
-    drawn = lambda a: jnp.asarray(0.3 * generator.normal(size=a.shape), a.dtype)  # noqa: E731
-    return Bench(name, module, jax.tree.map(drawn, shapes), shape)
+        module, shape = models.UNet(8, (1,), 1, (), groups=4, skip="add"), (2, 4, 4, 1)
+    params = weights.drawn(module, jnp.zeros(shape), jnp.zeros(shape[0]))
+    return Bench(name, module, params, shape)
 
 
 @pytest.mark.parametrize("name", ["unet", "mlp"])
