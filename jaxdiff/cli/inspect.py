@@ -40,11 +40,16 @@ def main(arguments: Sequence[str]) -> int:
     for name, part in configs.to_json(run.config).items():
         say(console, f"{name:16} {json.dumps(part)}")
     console.print(_parameters(run.abstract.params["params"]))
-    console.print(_losses(rundir.read_log(args.run)))
+    console.print(_last_rows("log", rundir.read_log(args.run)))
+    evaluations = rundir.read_evaluations(args.run)
+    if evaluations:
+        console.print(_last_rows("evaluation", evaluations))
     found = checkpoint.finished_steps(rundir.checkpoints(args.run))
     total = "not known yet" if run.total is None else run.total
     say(console, f"steps: {found[-1] if found else 0} of {total}")
-    say(console, f"checkpoints: {', '.join(map(str, found)) or 'none'}")
+    best = checkpoint.best_step(rundir.checkpoints(args.run))
+    named = [f"{step} (best)" if step == best else str(step) for step in found]
+    say(console, f"checkpoints: {', '.join(named) or 'none'}")
     if args.plot is not None:
         plots.loss_curve(rundir.log(args.run), args.plot, title=f"Training of {args.run}")
     return 0
@@ -61,11 +66,11 @@ def _parameters(params: dict) -> Table:
     return table
 
 
-def _losses(rows: list[dict[str, float]]) -> Table:
-    """The last rows of the log."""
-    table = Table(title="log")
+def _last_rows(title: str, rows: list[dict[str, float]]) -> Table:
+    """The last rows of a table."""
+    table = Table(title=title)
     for name in rows[0] if rows else ("step", "loss"):
         table.add_column(name, justify="right")
     for row in rows[-_LAST:]:
-        table.add_row(*(f"{value:.5g}" for value in row.values()))
+        table.add_row(*(f"{v}" if isinstance(v, int) else f"{v:.5g}" for v in row.values()))
     return table

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -63,6 +64,8 @@ def judge(name: str, heldout: np.ndarray) -> Judge:
 
 
 def _imported(module: str, function: str) -> Features:
+    if str(Path.cwd()) not in sys.path:  # as python -m has it, and a console script has not
+        sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import os
 import signal
 import sys
@@ -173,9 +174,15 @@ def _base(arguments: list[str]) -> tuple[Config, Config | None]:
 def resumed(arguments: list[str]) -> Config | None:
     """The configuration of the run in --out, where --resume finds one."""
     out = value_of("--out", arguments)
-    if "--resume" in arguments and out and (Path(out) / "config.json").is_file():
+    if "--resume" not in arguments or not out:
+        return None
+    if (Path(out) / "config.json").is_file():
         return runs.read_config(Path(out))[0]
-    return None
+    step = training.latest_step(rundir.checkpoints(out))
+    if step is None:
+        return None
+    # Each checkpoint has it, too.
+    return configs.from_json(training.checkpoint.read_meta(rundir.checkpoints(out), step)["config"])
 
 
 def value_of(flag: str, arguments: list[str]) -> str | None:
@@ -265,7 +272,8 @@ def _run(args: Train, config: Config, dataset: Any, console: Console) -> int:
             caught=caught,
         )
         if done.signal is None:
-            _say_pace(console, done, step, state, dataset.batch_at(0), mesh)
+            dtype = getattr(config.model, "dtype", None) or "float32"
+            _say_pace(console, done, step, state, dataset.batch_at(0), mesh, dtype)
     return _say_end(args, config, done, console)
 
 
@@ -274,14 +282,16 @@ def _ahead(dataset: Any) -> int:
     return 0 if dataset.in_memory else 2
 
 
-def _say_pace(console: Console, done: Any, step: Any, state: Any, batch: Any, mesh: Any) -> None:
+def _say_pace(
+    console: Console, done: Any, step: Any, state: Any, batch: Any, mesh: Any, dtype: str
+) -> None:
     """How fast it went, where enough steps were made to know."""
     pace = speed.of(done.history, len(batch["x"]))
     if pace is None:
         return
     flops = speed.flops(step, state, batch)
     shared = mesh is None or jax.default_backend() == "cpu"  # whose devices share the cores
-    rate = speed.matmul_rate() * (1 if shared else mesh.size)
+    rate = speed.matmul_rate(dtype) * (1 if shared else mesh.size)
     share = flops / pace.step_seconds / rate
     say(
         console,
@@ -296,7 +306,8 @@ def _say_end(args: Train, config: Config, done: Any, console: Console) -> int:
         name = signal.Signals(done.signal).name
         say(console, f"{name}: saved at step {number}; --resume goes on")
         return 130 if done.signal == signal.SIGINT else 0
-    last = rundir.read_log(args.out)[-1]
+    rows = rundir.read_log(args.out)
+    last = rows[-1] if rows else {"seconds": math.nan, "loss": math.nan}
     use = f"RUN --classifier {args.out} --guidance 1 --label 0"
     what = use if isinstance(config.model, configs.ClassifierConfig) else args.out
     say(

@@ -76,6 +76,8 @@ def build_data(config: Config) -> tuple[Config, Dataset]:
         config.data, shape=tuple(dataset.example_shape), label_counts=counts
     )
     _check_shape(config, found.shape)
+    if config.data.augment and len(found.shape) != 3:
+        raise ValueError(f"data.augment is for images, got examples of shape {list(found.shape)}")
     dataset = dataset.with_batches(
         config.training.batch_size, seed=config.training.seed, flip=config.data.flip
     )
@@ -100,11 +102,18 @@ def build_optimizer(config: Config) -> Any:
 
 
 def ema_decays(config: Config) -> Any:
-    """The decay of the average; where there are more, all by name: {"0.999": 0.999, ...}."""
+    """The decay of the average; where there are more, all by name: {"0.999": 0.999, ...}.
+
+    Raises:
+        ValueError: a decay is out of range, or given twice.
+    """
     part = config.optimizer
-    if not part.more_ema_decays:
-        return part.ema_decay
-    return {f"{decay:g}": decay for decay in (part.ema_decay, *part.more_ema_decays)}
+    decays = (part.ema_decay, *part.more_ema_decays)
+    if not all(0 <= decay <= 1 for decay in decays):
+        raise ValueError(f"optimizer: decays of averages must lie in [0, 1], got {decays}")
+    if len(set(decays)) < len(decays):
+        raise ValueError(f"optimizer: decays of averages must differ, got {decays}")
+    return {repr(decay): decay for decay in decays} if part.more_ema_decays else part.ema_decay
 
 
 def averaged(config: Config, state: training.TrainState, decay: float | None = None) -> Any:
@@ -115,10 +124,10 @@ def averaged(config: Config, state: training.TrainState, decay: float | None = N
     """
     decays = ema_decays(config)
     decay = config.optimizer.ema_decay if decay is None else decay
-    known = decays if isinstance(decays, dict) else {f"{decays:g}": decays}
-    if f"{decay:g}" not in known:
-        raise ValueError(f"the run keeps averages of decay {', '.join(known)}, got {decay:g}")
-    return state.ema[f"{decay:g}"] if isinstance(decays, dict) else state.ema
+    known = decays if isinstance(decays, dict) else {repr(decays): decays}
+    if repr(decay) not in known:
+        raise ValueError(f"the run keeps averages of decay {', '.join(known)}, got {decay}")
+    return state.ema[repr(decay)] if isinstance(decays, dict) else state.ema
 
 
 def build_step(config: Config) -> Callable:

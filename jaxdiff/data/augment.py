@@ -64,7 +64,7 @@ def augment(key: Array, x: Array, probability: Array | float) -> tuple[Array, Ar
 
     Args:
         key: one key; example i depends on (key, i) alone.
-        x: [B, H, W, C], sides of at least 2 pixels.
+        x: [B, H, W, C], float, sides of at least 2 pixels.
         probability: [], p, in [0, 1]; at 0 there are no flips either. EDM's runs on CIFAR-10
             have .12, on FFHQ and AFHQ .15.
 
@@ -73,14 +73,20 @@ def augment(key: Array, x: Array, probability: Array | float) -> tuple[Array, Ar
         bit, with a label of zeros. Like any sharp resampling it overshoots a little at edges.
 
     Raises:
-        ValueError: a probability out of range, or x of another rank or too small.
+        ValueError: a probability out of range, more than one key, or x of another rank, no floats
+            or too small.
     """
     arrays.check_range("probability", probability, 0, 1)
     if x.ndim != 4 or min(x.shape[1:3]) < 2:
         raise ValueError(f"x must be images [B, H, W, C] of 2 x 2 or more, got {list(x.shape)}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"x must be floats in [-1, 1], got {x.dtype}")
+    if jnp.shape(key):
+        raise ValueError(f"key must be one key, got keys of shape {list(jnp.shape(key))}")
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(x.shape[0]))
     drawn = jax.vmap(draw, (0, None))(keys, probability)
-    return jax.vmap(distort)(x, drawn), jax.vmap(label)(drawn)
+    wide = x.astype(np.promote_types(x.dtype, np.float32))  # half a float places no pixel
+    return jax.vmap(distort)(wide, drawn).astype(x.dtype), jax.vmap(label)(drawn)
 
 
 def draw(key: Array, probability: Array | float) -> Distortion:

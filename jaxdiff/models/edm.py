@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.models import layers, resample
+from jaxdiff.models import embeddings, layers, resample
 
 __all__ = ["DHARIWAL", "SONG", "Block", "Style", "check", "norm", "one_hot", "size_of"]
 
@@ -224,6 +224,7 @@ def size_of(x: Array, halvings: int = 0) -> str:
 
 def check(net: nn.Module, height: int, width: int) -> None:
     """Raises ValueError unless the fields fit together and fit images of this size."""
+    embeddings.check_fields(net)
     if not net.multipliers or min(net.multipliers) < 1 or net.blocks < 1 or net.channels < 4:
         raise ValueError(
             "multipliers and blocks must be positive and channels at least 4, got "

@@ -154,7 +154,7 @@ def completed(x: Array, cond: Cond, num_classes: int, cond_dim: int) -> Cond:
     So a network that is told how images were augmented is asked for samples without a word of it.
     A label is never left out: -1 says that there is none.
     """
-    if not cond_dim:
+    if cond_dim < 1:
         return cond
     null = jnp.zeros((x.shape[0], cond_dim), arrays.float_dtype())
     if isinstance(cond, dict):
@@ -162,6 +162,14 @@ def completed(x: Array, cond: Cond, num_classes: int, cond_dim: int) -> Cond:
     if num_classes:
         return None if cond is None else {"label": cond, "vector": null}
     return null if cond is None else cond
+
+
+def check_fields(net: nn.Module) -> None:
+    """Raises ValueError unless `net` has whole multipliers and, where it is given, an output."""
+    if net.out_channels is not None and net.out_channels < 1:
+        raise ValueError(f"out_channels must be positive or None, got {net.out_channels}")
+    if any(not isinstance(m, int) for m in net.multipliers):
+        raise ValueError(f"multipliers must be whole numbers, got {net.multipliers}")
 
 
 def check_inputs(
@@ -192,6 +200,9 @@ def check_inputs(
         ValueError: naming the argument, what was given and what was wanted.
     """
     precision.check(dtype)
+    for name, value in (("num_classes", num_classes), ("cond_dim", cond_dim)):
+        if value < 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
     if embedding not in EMBEDDINGS:
         raise ValueError(f"embedding must be one of {sorted(EMBEDDINGS)}, got {embedding!r}")
     if x.ndim != rank or not jnp.issubdtype(x.dtype, jnp.floating):

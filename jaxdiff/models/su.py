@@ -296,6 +296,7 @@ def _check_inputs(net: nn.Module, x: Array, t: Array, cond: embeddings.Cond) -> 
 
 def _check(net: nn.Module, x: Array, halvings: int) -> None:
     """Raises ValueError unless the fields fit together and fit images of this size."""
+    embeddings.check_fields(net)
     if not net.multipliers or min(net.multipliers) < 1 or net.blocks < 1:
         raise ValueError(
             "multipliers and blocks must be positive, "

@@ -106,6 +106,7 @@ class UNet(nn.Module):
         )
         if self.skip not in SKIPS:
             raise ValueError(f"skip must be one of {SKIPS}, got {self.skip!r}")
+        embeddings.check_fields(self)
         levels.check(self, x.shape[1], x.shape[2])
         emb = embeddings.Conditioning(
             4 * self.channels,

@@ -57,15 +57,16 @@ class Artifacts:
             yield files
             return
         folder = rundir.checkpoints(files._out)
-        files._newest = newest = checkpoint.sound_step(folder)
-        if newest is None and checkpoint.finished_steps(folder):
-            raise ValueError(
-                f"no checkpoint in {folder} is sound: see the warning; to begin anew, name another"
-                " directory or remove the run"
-            )
-        checkpoint.set_aside(folder, newest)
-        step = newest or 0
         with contextlib.ExitStack() as stack:
+            stack.enter_context(rundir.locked(files._out))
+            files._newest = newest = checkpoint.sound_step(folder)
+            if newest is None and checkpoint.finished_steps(folder):
+                raise ValueError(
+                    f"no checkpoint in {folder} is sound: see the warning; to begin anew, name"
+                    " another directory or remove the run"
+                )
+            checkpoint.set_aside(folder, newest)
+            step = newest or 0
             store = checkpoint.Checkpoints(folder, keep=keep, keep_best=int(best is not None))
             files._checkpoints = stack.enter_context(store)
             files._log = stack.enter_context(rundir.CsvLog(rundir.log(out), step=step))

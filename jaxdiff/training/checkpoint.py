@@ -267,9 +267,9 @@ class Checkpoints:
         if step < 0 or (newest is not None and step <= newest):
             wanted = ">= 0" if newest is None else f"above {newest}, the newest in {self.directory}"
             raise ValueError(f"step must be {wanted}, got {step}")
+        meta = {"config": dict(config or {}), "score": _finite(score), "leaves": _leaves(state)}
         _remove_broken(folder)
         folder.mkdir()
-        meta = {"config": dict(config or {}), "score": _finite(score), "leaves": _leaves(state)}
         with _explained(folder):
             self._writer.save(folder / "state", state)
         self._under_way = self._pool.submit(self._finish, folder, meta)

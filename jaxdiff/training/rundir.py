@@ -8,6 +8,7 @@ RUN/samples/        pictures drawn at checkpoints
 RUN/tensorboard/    events, where they are asked for
 """
 
+import contextlib
 import csv
 import errno
 import io
@@ -15,12 +16,17 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from jaxdiff.data import files
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 __all__ = [
     "CsvLog",
@@ -29,6 +35,7 @@ __all__ = [
     "checkpoints",
     "clear",
     "evaluations",
+    "locked",
     "log",
     "read_config",
     "read_evaluations",
@@ -76,8 +83,46 @@ def check_writable(run: str | Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
+@contextlib.contextmanager
+def locked(run: str | Path) -> Iterator[None]:
+    """Keeps a run directory, which is made if need be, to this process while it writes there.
+
+    By a lock on the directory itself, which ends with the process however it ends. Where the
+    system or the file system has no such locks, nothing is kept.
+
+    Raises:
+        BlockingIOError: another process is training there.
+    """
+    Path(run).mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    held = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            what = "another process is training in it"
+            raise BlockingIOError(errno.EWOULDBLOCK, what, str(run)) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(held)
+
+
 def clear(run: str | Path) -> None:
-    """Removes a run's config, logs, checkpoints and samples, and nothing else that lies there."""
+    """Removes a run's config, logs, checkpoints and samples, and nothing else that lies there.
+
+    Raises:
+        ValueError: something of these names is there, but no run: nothing is removed.
+    """
+    ours = (log(run), evaluations(run), checkpoints(run), samples(run), tensorboard(run))
+    config = Path(run) / "config.json"
+    if config.exists():
+        read_config(run)
+    elif any(path.exists() for path in ours):
+        raise ValueError(f"{run} holds no run, as it has no config.json: nothing was removed")
     for path in (Path(run) / "config.json", log(run), evaluations(run)):
         path.unlink(missing_ok=True)
     for folder in (checkpoints(run), samples(run), tensorboard(run)):

@@ -37,7 +37,11 @@ def of(history: Sequence[dict[str, float]], batch_size: int) -> Speed | None:
 
 
 def flops(step: Callable, state: Any, batch: Any) -> float:
-    """The operations of one step as XLA counts them, before it optimises; nothing is compiled."""
+    """The operations of one step as XLA counts them, before it optimises; nothing is compiled.
+
+    What is inside a loop is counted once: a network of scanned layers, or batches accumulated on
+    an accelerator, take a multiple.
+    """
     counted = jax.jit(step).lower(state, batch).cost_analysis()
     return float(counted["flops"])
 

@@ -138,7 +138,7 @@ def test_mistakes(run, reader, samples, tmp_path, capsys):
             *evaluate[:3],
             tmp_path / "one.npz",
         ],
-        "--bootstrap must be at least 2, got 0": [*evaluate, "--bootstrap", 0],
+        "--bootstrap must be a whole number of at least 2, got 0": [*evaluate, "--bootstrap", 0],
         "--limit must be at least 1, got 0": [*evaluate, "--limit", 0],
         "--seed must not be negative, got -1": [*evaluate, "--seed", -1],
         "k must be at least 1, got 0": [*evaluate, "--k", 0],

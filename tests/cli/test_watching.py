@@ -1,6 +1,6 @@
 """What `jaxdiff train` shows and keeps under way, read from its files."""
 
-import warnings
+import shutil
 
 import numpy as np
 import pytest
@@ -65,7 +65,8 @@ def test_samples_by_any_average_and_the_best_checkpoint(watched, tmp_path):
         (["--training.devices", "3"], "batch_size must be a multiple of devices=3, got 16"),
         (["--training.explode", "0.5"], "explode must be above 1, got 0.5"),
         (["--data.augment", "1.5"], "data.augment must"),
-        (["--optimizer.more-ema-decays", "1.5"], "ema_decay"),
+        (["--optimizer.more-ema-decays", "1.5"], "decays of averages must lie in [0, 1]"),
+        (["--optimizer.more-ema-decays", "0.999"], "decays of averages must differ"),
         (["--training.samples", "0", "--training.evaluate"], "samples must be"),
         (["--training.heldout", "0", "--training.evaluate"], "heldout must be"),
     ],
@@ -92,8 +93,6 @@ def test_an_average_that_is_not_kept(run, tmp_path, capsys):
 
 
 def test_a_damaged_checkpoint_is_one_line_of_warning(run, tmp_path, capsys):
-    import shutil
-
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     arguments = ["train", str(rundir.read_config(copy)[0]["data"]["source"]), "--out", str(copy)]
@@ -106,4 +105,31 @@ def test_a_damaged_checkpoint_is_one_line_of_warning(run, tmp_path, capsys):
     assert "jaxdiff sample: warning: checkpoint" in said
     assert "meta.json was altered" in said
     assert "step 40, is used" in said
-    warnings.resetwarnings()
+
+
+def test_a_lost_config_is_that_of_the_newest_checkpoint(run, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    source = rundir.read_config(copy)[0]["data"]["source"]
+    (copy / "config.json").unlink()
+    arguments = ["train", source, "--out", copy, "--resume", "--steps", "50", *SMALL]
+    assert "keeps its configuration" in complaint([*arguments, "--optimizer.lr", "0.5"], capsys)
+    assert main([str(a) for a in arguments]) == 0
+    assert checkpoint.latest_step(rundir.checkpoints(copy)) == 50
+
+
+def test_overwrite_removes_nothing_of_others(tmp_path, capsys):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "thesis.png").write_text("years of work")
+    arguments = ["train", "digits", "--out", tmp_path, "--steps", "1", "--overwrite", *TINY]
+    assert "holds no run" in complaint(arguments, capsys)
+    (tmp_path / "config.json").write_text('{"mine": 1}')
+    assert "config.json is damaged" in complaint(arguments, capsys)
+    assert (tmp_path / "samples" / "thesis.png").is_file()
+
+
+def test_inspect_shows_evaluations_and_the_best(watched, capsys):
+    assert main(["inspect", str(watched)]) == 0
+    said = capsys.readouterr().out
+    assert "heldout_loss" in said
+    assert f"{checkpoint.best_step(rundir.checkpoints(watched))} (best)" in said

@@ -10,7 +10,7 @@ import scipy.stats
 
 from jaxdiff import data
 from jaxdiff.data import from_uint8
-from jaxdiff.data.augment import LABELS, Distortion, distort, draw, label, resample
+from jaxdiff.data.augment import LABELS, Distortion, augment, distort, draw, label, resample
 from tests.data import written
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -161,3 +161,26 @@ def test_bad_arguments():
     ]:
         with pytest.raises(ValueError, match=says):
             call()
+
+
+def test_half_precision_images_are_placed_as_wide_ones_are():
+    """Coordinates of a half-precision image would be off by a quarter of a pixel at 64 pixels."""
+    x = jax.random.uniform(jax.random.key(1), (4, 16, 16, 1), minval=-1)
+    half, labels = augment(jax.random.key(0), x.astype(jnp.bfloat16), 1.0)
+    wide, same = augment(jax.random.key(0), x.astype(jnp.bfloat16).astype(jnp.float32), 1.0)
+    np.testing.assert_array_equal(labels, same)
+    assert half.dtype == jnp.bfloat16
+    # Rounded once, at the end: 8 bits of numbers up to 1 and a little over.
+    np.testing.assert_allclose(half.astype(jnp.float32), wide, atol=2**-7)
+
+
+@pytest.mark.parametrize(
+    ("key", "x", "words"),
+    [
+        (jax.random.key(0), jnp.zeros((2, 4, 4, 1), jnp.uint8), "x must be floats"),
+        (jax.random.split(jax.random.key(0)), jnp.zeros((2, 4, 4, 1)), "key must be one key"),
+    ],
+)
+def test_refuses_bytes_and_many_keys(key, x, words):
+    with pytest.raises(ValueError, match=words):
+        augment(key, x, 0.1)

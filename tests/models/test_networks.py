@@ -187,3 +187,21 @@ def test_bad_fields_are_named(name, changes, words):
         _build(NETWORKS[name], **changes)
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "words"),
+    [
+        (UNet, {"out_channels": 0}, "out_channels must be positive or None, got 0"),
+        (SongUNet, {"out_channels": 0}, "out_channels must be positive or None, got 0"),
+        (SuA, {"out_channels": -1}, "out_channels must be positive or None, got -1"),
+        (SuB, {"multipliers": (1, 1.5)}, "multipliers must be whole numbers"),
+        (DhariwalUNet, {"multipliers": (1, 1.5)}, "multipliers must be whole numbers"),
+        (UNet, {"num_classes": -2}, "num_classes must not be negative, got -2"),
+        (SongUNet, {"cond_dim": -1}, "cond_dim must not be negative, got -1"),
+    ],
+)
+def test_fields_out_of_range(kind, fields, words):
+    net = kind(channels=32, **{"multipliers": (1, 1), **fields})
+    with pytest.raises(ValueError, match=words):
+        net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1))

@@ -215,3 +215,10 @@ def test_clearing_a_run_leaves_a_link_to_another_disk(tmp_path, job):
     assert rundir.checkpoints(tmp_path / "run").is_symlink()
     assert list((tmp_path / "disk").iterdir()) == []
     training.fit(*job, steps=5, out=tmp_path / "run", **QUIET)
+
+
+def test_one_process_trains_in_a_directory(tmp_path, job):
+    """Another open file of the same directory stands for another process, as flock has it."""
+    with rundir.locked(tmp_path), pytest.raises(BlockingIOError, match="another process"):
+        training.fit(*job, steps=2, out=tmp_path, **QUIET)
+    training.fit(*job, steps=2, out=tmp_path, **QUIET)
