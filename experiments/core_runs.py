@@ -229,7 +229,7 @@ def elsewhere(devices: int, make: Callable, *arguments: Any) -> Iterator[Callabl
 
     def run() -> None:
         here.send(True)
-        here.recv()  # EOFError if it has ended
+        here.recv()  # EOFError or ConnectionError if it has ended
 
     try:
         yield run

@@ -131,7 +131,7 @@ def test_startup():
 @pytest.mark.slow
 def test_what_fails_elsewhere_is_noticed():
     elsewhere = core_runs.elsewhere(2, core_runs.our_training, "unet", WIDTH, 3)
-    with pytest.raises((EOFError, BrokenPipeError)), elsewhere as run:
+    with pytest.raises((EOFError, ConnectionError)), elsewhere as run:
         run()
 
 
