@@ -15,7 +15,8 @@ with a filled compilation cache.
 forms: convolutions of the shapes of that UNet in five forms, alone and within its training step.
 
 What is compared runs in turn, round by round, so that a busy machine burdens all alike: printed are
-medians and quartiles of the ratio within a round. The first call of each is thrown away.
+medians and quartiles of the ratio within a round. The first call of each is thrown away. Torch's
+threads wait for each other at every operation: where other work holds a core, its rows are void.
 
 Goals on an otherwise idle machine: at most 1.05 times the scan's time, torch's rate for the UNets,
 1.2 times its rate for the DiT.
