@@ -16,7 +16,12 @@ def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
-@each_notebook
+# The first by default: each is a minute.
+@pytest.mark.parametrize(
+    "path",
+    [NOTEBOOKS[0], *(pytest.param(path, marks=pytest.mark.slow) for path in NOTEBOOKS[1:])],
+    ids=lambda path: path.stem,
+)
 def test_notebook_runs_in_its_short_form(path, monkeypatch):
     monkeypatch.setenv("JAXDIFF_SHORT", "1")  # the kernel inherits it
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")

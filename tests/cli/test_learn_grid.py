@@ -38,6 +38,7 @@ def test_writes_times_that_sample_visits(run, learned, tmp_path):
     np.testing.assert_array_equal(again["x"], by_file)
 
 
+@pytest.mark.slow
 def test_learns_numbers_against_the_data(run, tmp_path):
     """eta and guidance come out of their ranges' inside, are written, and are what sample uses."""
     path, options = tmp_path / "grid.json", ["--steps", "3", "--iterations", "3", "--batch", "8"]

@@ -59,9 +59,8 @@ ROWS = {
     for hyper in HYPERPARAMETERS.get(name, [{}])
 } | COMBINED
 # One of each kind by default, all of them with `-m slow`: each row is a dozen compiles.
-QUICK = {"ddpm", "ddim-0.5", "dpm_solver-2", "dpmpp_2m-midpoint", "dpmpp_2m_sde"}
-QUICK |= {"unipc-2-bh1", "deis-3-t", "heun-4.0-0.05-50.0-1.003", "restart-1.5-3.0-2-2"}
-QUICK |= {"repaint"}
+QUICK = {"ddpm", "ddim-0.5", "dpmpp_2m-midpoint", "dpmpp_2m_sde"}
+QUICK |= {"deis-3-t", "heun-4.0-0.05-50.0-1.003", "restart-1.5-3.0-2-2"}
 each_row = pytest.mark.parametrize(
     "row",
     [pytest.param(row, marks=[] if row in QUICK else [pytest.mark.slow]) for row in ROWS],

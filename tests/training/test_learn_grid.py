@@ -15,7 +15,14 @@ from tests.samplers.linear import moments
 C = 0.25
 
 
-@pytest.mark.parametrize("name", ["linear_vp", "cosine", "edm", "rectified", "betas_linear"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cosine",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("linear_vp", "edm")),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("rectified", "betas_linear")),
+    ],
+)
 def test_gaps_give_the_grid_back(name, x64):
     """To the rounding of the schedule's inverse; and any gaps give levels in order."""
     schedule = SCHEDULES[name]
@@ -62,6 +69,7 @@ def test_reaches_the_best_two_steps(x64):
     assert after < 1.01 * errors.min()
 
 
+@pytest.mark.slow
 def test_learns_eta_where_the_small_variance_is_right(x64):
     """On N(0, C) a coarse DDIM has too little variance and DDPM's large variance too much: the
     eta that the energy distance prefers gives a variance nearer to C than either end."""
@@ -78,6 +86,7 @@ def test_learns_eta_where_the_small_variance_is_right(x64):
     assert float(learned.sampler.eta) == float(learned.numbers["sampler.eta"])
 
 
+@pytest.mark.slow
 def test_zero_terminal_snr_and_a_learned_grid_samples(key):
     """The first level of the cosine schedule has no signal: it stays, the rest moves."""
     schedule = schedules.cosine()
