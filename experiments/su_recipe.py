@@ -26,7 +26,33 @@ and else cannot be told at this size.
 
 Running statistics lag behind weights that still move, here some 100 steps: part of what they cost.
 
-Hardware: 2 CPU cores, some 20 minutes.
+Measured with 3 seeds and fewer steps than by default (± one standard error, as printed):
+
+    --studies underflow precision --short 200
+        float16, faces: the mean's gradient is off by .0084 ± .0015, the sum's by .0005: holds,
+        though only 1e-4 of the mean's entries are 0. Digits: .0005 both. bfloat16: no difference.
+        Held-out loss of tiny against sum: float16 adam .205 against .190, lamb .208 against .159:
+        holds; in float32 and bfloat16 within .001. Of the mean over digits: no difference.
+    --studies norm --steps 800 --n 300 --calls 50
+        Statistics of one level lose .040 ± .004 against a mixed batch's: holds. Running ones .006,
+        a mixed batch's against group norm .007, and all Frechet distances: cannot be told.
+    --studies embedding sigma --steps 800 --n 300 --calls 10 50
+        Noise with small sigma: A's rows -.030 ± .007, its sines -.041, B's rows and sines -.034:
+        cannot be told; none leaves more than data have. Frechet distance with small sigma: A 2.30
+        and 1.83, B 1.53 and 1.48; large sigma: A 2.71 and 1.89, B 1.84 and 1.52. So A's rows draw
+        worse than B's sines: holds; worse than its own sines: cannot be told. Noise-free they do,
+        18.6 against 3.6 and 7.9 against 3.3: holds, and what draws matters more there.
+        In 10 steps large sigma leaves .094 ± .004 too much and small -.060, Frechet 3.66 and 2.13:
+        holds; in 50 steps 1.52 and 1.48: cannot be told. Fewer steps are smoother and less diverse
+        with small sigma (variance .57 of data's in 10, .77 in 50): holds.
+
+A row of the table is drawn 26 times in 800 steps of 32, sines are trained by every step: more
+training is on the side of the rows.
+
+Of some fifty claims at 95 % one or two hold or fail by chance.
+
+Hardware: 2 CPU cores. The three runs took 10, 3 and 13 minutes on a busy machine; the default is
+two to five times as much work.
 """
 
 import csv
@@ -41,7 +67,7 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from su_studies import STUDIES, Number
+from su_studies import SAMPLERS, STUDIES, Number
 from su_training import DTYPES, OPTIMIZERS, Plan
 
 from jaxdiff import plots
@@ -99,11 +125,10 @@ CLAIMS += [
     )
 ]
 CLAIMS += [
-    Claim("embedding", f"{sampler} sigma: {text}", measure, *pair)
+    Claim("embedding", f"{sampler}: {text}", measure, *pair)
     for sampler, measure, verb in (
         ("small", "noise", "leave more noise than"),
-        ("small", "Frechet", "draw worse than"),
-        ("large", "Frechet", "draw worse than"),
+        *((sampler, "Frechet", "draw worse than") for sampler in SAMPLERS),
     )
     for text, pair in (
         (f"A's rows {verb} sines", ((f"A rows, {sampler}", 0), (f"A sines, {sampler}", 0))),

@@ -38,7 +38,7 @@ from jaxdiff import gaussian, grids, metrics
 from jaxdiff.denoiser import Denoiser, make_denoiser
 from jaxdiff.samplers import ddim, ddpm, example_keys, sample
 
-__all__ = ["STUDIES", "Job", "Number", "high_pass", "lost"]
+__all__ = ["SAMPLERS", "STUDIES", "Job", "Number", "high_pass", "lost"]
 
 SAMPLERS = {"small": ddpm("small"), "large": ddpm("large"), "noise-free": ddim()}
 LEVELS = 1000 * (np.arange(10) + 0.5) / 10  # steps that stand for all, in equal shares
@@ -202,7 +202,7 @@ def _losses_by_level(source: str, module: Normed) -> Callable:
 
 def embedding(plan: Plan) -> Iterator[Job]:
     """Samples of both networks, told of time in both ways, by sampler; and of data."""
-    yield "data", functools.partial(_of_data, plan, "embedding")
+    yield "data", functools.partial(_of_data, plan, "embedding", plan.calls[-1:])
     for net in "AB":
         for code in ("rows", "sines"):
             for seed in range(plan.seeds):
@@ -219,7 +219,7 @@ def _embedding(plan: Plan, net: str, code: str, seed: int) -> list[Number]:
 
 def sigma(plan: Plan) -> Iterator[Job]:
     """Samples of network B by sampler and number of steps; and of data."""
-    yield "data", functools.partial(_of_data, plan, "sigma")
+    yield "data", functools.partial(_of_data, plan, "sigma", plan.calls)
     for sampler in SAMPLERS:
         for calls in plan.calls:
             for seed in range(plan.seeds):
@@ -245,9 +245,9 @@ def judged(
     return _scores(plan, study, case, calls, seed, x)
 
 
-def _of_data(plan: Plan, study: str) -> list[Number]:
+def _of_data(plan: Plan, study: str, places: tuple[int, ...]) -> list[Number]:
     x = halves(plan.data)[0].images(plan.n)
-    return [n for at in plan.calls for n in _scores(plan, study, "data", at, 0, x)]
+    return [n for at in places for n in _scores(plan, study, "data", at, 0, x)]
 
 
 def _scores(plan: Plan, study: str, case: str, at: float, seed: int, x: np.ndarray) -> list[Number]:
