@@ -15,7 +15,8 @@ from jaxdiff import grids, losses, models
 from jaxdiff.config import build, fields, networks
 from jaxdiff.typing import Schedule
 
-SHAPES = {"mlp": (2,), "digits": (8, 8, 1), "unet": (32, 32, 3), "dit": (16, 16, 3)}
+SHAPES = {"mlp": (2,), "digits": (8, 8, 1), "mnist": (28, 28, 1)}
+SHAPES |= {"unet": (32, 32, 3), "dit": (16, 16, 3)}
 PUBLISHED = {"edm-cifar10": 32, "edm-ncsnpp-cifar10": 32, "adm-imagenet64": 64}
 PUBLISHED |= {"su-a": 128, "su-b": 128}
 SHAPES |= {name: (size, size, 3) for name, size in {"ddpm-cifar10": 32, **PUBLISHED}.items()}

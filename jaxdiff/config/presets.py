@@ -111,7 +111,7 @@ PRESETS: dict[str, Config] = {
         ),
         loss=LossConfig(weight="plain"),
         optimizer=OptimizerConfig(lr=2e-3, b2=0.99, ema_decay=0.9995),
-        training=TrainingConfig(batch_size=32, steps=8000, log_every=100, evaluate=True),
+        training=TrainingConfig(batch_size=32, steps=5000, log_every=100, evaluate=True),
     ),
     # Vectors [N, D]: points of the plane, tables, latents.
     "mlp": Config(

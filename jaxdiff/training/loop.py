@@ -118,6 +118,8 @@ def fit(
         explode=explode,
         best=best if evaluate is None else None,
     )
+    if out is None and (evaluate is not None or tensorboard):
+        raise ValueError("evaluate and tensorboard need out, the directory to write to, got None")
     budget = Budget(seconds, time.monotonic()) if seconds is not None else None
     with contextlib.ExitStack() as stack:
         # The step donates its state; the caller's stays whole.

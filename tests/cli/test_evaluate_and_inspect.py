@@ -17,6 +17,7 @@ from jaxdiff.cli.runs import open_run
 from tests.cli.commands import complaint, draw
 
 IMAGES = ["--model.channels", "4", "--model.multipliers", "1", "--model.groups", "2"]
+IMAGES += ["--training.devices", "1"]
 
 
 @pytest.fixture(scope="module")

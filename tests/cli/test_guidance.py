@@ -15,6 +15,7 @@ from jaxdiff.training import checkpoint, rundir
 NETWORK = ["--preset", "dit", "--model.width", "16", "--model.depth", "1", "--model.heads", "1"]
 READER = ["--model.channels", "4", "--model.groups", "2", "--model.multipliers", "1"]
 TRAIN = ["--training.log-every", "4", "--optimizer.warmup", "0", "--optimizer.ema-decay", "0.5"]
+TRAIN += ["--training.devices", "1"]
 
 
 @pytest.fixture(scope="module")

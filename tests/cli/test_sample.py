@@ -48,6 +48,7 @@ def test_labels_spread_in_proportion():
 
 def test_images_and_their_picture(tmp_path):
     small = ["--model.width", "16", "--model.depth", "1", "--model.heads", "1"]
+    small += ["--training.devices", "1"]
     out = tmp_path / "run"
     command = ["train", "digits", "--out", str(out), "--preset", "dit", "--steps", "3", *small]
     assert main(command) == 0

@@ -50,6 +50,12 @@ def test_best_names_an_entry(tmp_path, job):
         )
 
 
+@pytest.mark.parametrize("what", [{"evaluate": lambda s: {}}, {"tensorboard": True}])
+def test_what_is_written_needs_a_directory(job, what):
+    with pytest.raises(ValueError, match="need out"):
+        training.fit(*job, steps=2, **what, **QUIET)
+
+
 def test_an_exploding_loss_stops_and_names_the_step(tmp_path, toy, key, job):
     class Growing(toy.Regression):
         def batch_at(self, t):
