@@ -6,6 +6,7 @@ Mistakes of the user end with one line on stderr and status 2, Ctrl-C with 130.
 
 import functools
 import importlib
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = functools.partial(_warn, command)
             sys.excepthook = _quiet
+            logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax's, beside our errors
             return module.main(rest)
     except SystemExit as ending:  # the parser's, after --help or a mistake that it has explained
         return ending.code if isinstance(ending.code, int) else 2

@@ -38,6 +38,8 @@ __all__ = [
     "sound_step",
 ]
 
+_OVERHEAD = 256 * 1024  # bytes of manifests, metadata and digests, more than seen
+
 
 def finished_steps(directory: str | Path) -> list[int]:
     """The steps with a complete checkpoint, rising; saves broken off and stray folders are not."""
@@ -269,6 +271,7 @@ class Checkpoints:
             raise ValueError(f"step must be {wanted}, got {step}")
         meta = {"config": dict(config or {}), "score": _finite(score), "leaves": _leaves(state)}
         _remove_broken(folder)
+        _check_space(folder, state)
         folder.mkdir()
         with _explained(folder):
             self._writer.save(folder / "state", state)
@@ -337,6 +340,21 @@ def _remove_broken(folder: Path) -> None:
     if not _is_ours(folder):
         raise FileExistsError(errno.EEXIST, "no checkpoint, but in the way of one", str(folder))
     shutil.rmtree(folder)
+
+
+def _check_space(folder: Path, state: Any) -> None:
+    """Raises before anything is written where the disk is full: Orbax's threads complain at length.
+
+    Compression may save a little, which is not counted on.
+    """
+    need = sum(a.nbytes for a in jax.tree.leaves(state) if hasattr(a, "nbytes"))
+    free = shutil.disk_usage(folder.parent).free
+    if free < need + _OVERHEAD:
+        what = (
+            f"checkpoint of step {folder.name} was not saved (no space left on the device:"
+            f" {need + _OVERHEAD:,} bytes needed, {free:,} free), older ones stay"
+        )
+        raise OSError(errno.ENOSPC, what, str(folder))
 
 
 @contextlib.contextmanager

@@ -111,12 +111,16 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
-def test_a_full_disk_is_an_error_and_the_last_one_stays_sound(small_disk):
+@pytest.mark.parametrize("late", [False, True], ids=["seen before", "met under way"])
+def test_a_full_disk_is_an_error_and_the_last_one_stays_sound(small_disk, monkeypatch, late):
+    if late:  # as when others fill the disk meanwhile
+        monkeypatch.setattr(checkpoint, "_check_space", lambda folder, state: None)
     with training.Checkpoints(small_disk, keep=9) as store:
         store.save(1, {"x": jnp.arange(1e3)})
         store.wait()
-        store.save(2, {"x": jax.random.normal(jax.random.key(0), (1_000_000,))})
-        with pytest.raises(OSError, match=r"step 2 was not saved \(no space left") as caught:
+        state = {"x": jax.random.normal(jax.random.key(0), (1_000_000,))}
+        with pytest.raises(OSError, match=r"step 2 was not saved \(no space left") as caught:  # noqa: PT012
+            store.save(2, state)
             store.wait()
         assert caught.value.errno == errno.ENOSPC
         assert checkpoint.sound_step(small_disk) == 1
