@@ -31,6 +31,7 @@ def test_is_the_best_of_all_paths(num_steps, x64):
     np.testing.assert_allclose(found.cost, min(totals), rtol=1e-14)  # the order of 8 additions
 
 
+@pytest.mark.slow
 def test_convex_costs_are_spaced_evenly():
     """sum (n_{i+1} - n_i)**2 is least for equal steps, N**2 / K; at the size that is used."""
     n = np.arange(1001.0)

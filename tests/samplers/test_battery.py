@@ -60,7 +60,7 @@ ROWS = {
 } | COMBINED
 # One of each kind by default, all of them with `-m slow`: each row is a dozen compiles.
 QUICK = {"ddpm", "ddim-0.5", "dpmpp_2m-midpoint", "dpmpp_2m_sde"}
-QUICK |= {"deis-3-t", "heun-4.0-0.05-50.0-1.003", "restart-1.5-3.0-2-2"}
+QUICK |= {"deis-3-t", "heun-4.0-0.05-50.0-1.003"}
 each_row = pytest.mark.parametrize(
     "row",
     [pytest.param(row, marks=[] if row in QUICK else [pytest.mark.slow]) for row in ROWS],
