@@ -68,7 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"jaxdiff.cli.{command.replace('-', '_')}")
         with warnings.catch_warnings():
             warnings.showwarning = functools.partial(_warn, command)
-            sys.excepthook = _quiet
             logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax's, beside our errors
             return module.main(rest)
     except SystemExit as ending:  # the parser's, after --help or a mistake that it has explained
@@ -85,12 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _warn(command: str, message: Any, category: type, *where: Any, **options: Any) -> None:
     """A warning as one line on stderr, not as a place in the code."""
     sys.stderr.write(f"jaxdiff {command}: warning: {' '.join(str(message).split())}\n")
-
-
-def _quiet(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Says nothing of TensorStore's threads that report to a loop which a failure has closed."""
-    if str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
 
 
 def _fail(who: str, what: str) -> int:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.training import checkpoint, rundir, tensorboard
+from jaxdiff.training.comparison import config_differences
 from jaxdiff.training.record import Record
 from jaxdiff.training.state import TrainState
 
@@ -93,7 +94,7 @@ class Artifacts:
             return state
         directory = self._checkpoints.directory
         before = checkpoint.read_meta(directory, self._newest)["config"]
-        changed = checkpoint.config_differences(before, self._config)
+        changed = config_differences(before, self._config)
         if changed:
             warnings.warn(f"the run goes on with another config: {changed}", stacklevel=3)
         return checkpoint.restore(directory, state, self._newest)

@@ -25,11 +25,11 @@ import orbax.checkpoint as ocp
 
 from jaxdiff.data import files
 from jaxdiff.training import digests
+from jaxdiff.training.comparison import leaf_differences, leaves
 
 __all__ = [
     "Checkpoints",
     "best_step",
-    "config_differences",
     "finished_steps",
     "latest_step",
     "read_meta",
@@ -123,8 +123,8 @@ def read_meta(directory: str | Path, step: int) -> dict[str, Any]:
     folder = _folder(directory, step)
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        leaves = meta["leaves"].items()
-        described = {path: [list(shape), str(dtype)] for path, (shape, dtype) in leaves}
+        found = meta["leaves"].items()
+        described = {path: [list(shape), str(dtype)] for path, (shape, dtype) in found}
         return {"config": meta["config"], "score": meta["score"], "leaves": described}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"checkpoint {folder} is damaged: meta.json gives {error!r}") from error
@@ -156,7 +156,7 @@ def restore(directory: str | Path, target: Any, step: int | None = None) -> Any:
         if found:
             raise ValueError(f"checkpoint {_folder(directory, step)} is damaged: {_listed(found)}")
     folder = _folder(directory, step)
-    differences = _differences(read_meta(directory, step)["leaves"], _leaves(target))
+    differences = leaf_differences(read_meta(directory, step)["leaves"], leaves(target))
     if differences:
         shown = _listed(differences)
         raise ValueError(f"checkpoint {folder} does not fit the state asked for: {shown}")
@@ -164,44 +164,11 @@ def restore(directory: str | Path, target: Any, step: int | None = None) -> Any:
         return reader.restore(folder / "state", jax.tree.map(_abstract, target))
 
 
-def config_differences(
-    saved: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
-) -> str:
-    """What differs between two configs of JSON values, in words; "" if nothing does."""
-    parts = []
-    for name in [*saved, *(name for name in wanted if name not in saved)]:
-        old, new = saved.get(name), wanted.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            parts.append(config_differences(old, new, f"{prefix}{name}."))
-        elif old != new:
-            parts.append(f"{prefix}{name} {old!r} -> {new!r}")
-    return "; ".join(part for part in parts if part)
-
-
 def _folder(directory: str | Path, step: int | None) -> Path:
     if step not in (found := finished_steps(directory)):
         which = "" if step is None else f" of step {step} (there are {found})"
         raise FileNotFoundError(f"no complete checkpoint{which} in {directory}")
     return Path(directory).absolute() / str(step)
-
-
-def _leaves(tree: Any) -> dict[str, list]:
-    """From each leaf's path to [shape, dtype]; a key's dtype names its implementation."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path): [list(a.shape), str(a.dtype)] for path, a in leaves}
-
-
-def _differences(saved: dict[str, list], wanted: dict[str, list]) -> list[str]:
-    """What keeps `saved` from being read as `wanted`, leaf by leaf, in words."""
-    show = "{1}{0}".format
-    missing = [f"{p} is not in it" for p in wanted if p not in saved]
-    unknown = [f"{p} is in it, but not wanted" for p in saved if p not in wanted]
-    changed = [
-        f"{p} is {show(*saved[p])}, wanted {show(*wanted[p])}"
-        for p in wanted
-        if p in saved and saved[p] != wanted[p]
-    ]
-    return missing + unknown + changed
 
 
 def _abstract(a: Any) -> jax.ShapeDtypeStruct:
@@ -269,7 +236,7 @@ class Checkpoints:
         if step < 0 or (newest is not None and step <= newest):
             wanted = ">= 0" if newest is None else f"above {newest}, the newest in {self.directory}"
             raise ValueError(f"step must be {wanted}, got {step}")
-        meta = {"config": dict(config or {}), "score": _finite(score), "leaves": _leaves(state)}
+        meta = {"config": dict(config or {}), "score": _finite(score), "leaves": leaves(state)}
         _remove_broken(folder)
         _check_space(folder, state)
         folder.mkdir()
