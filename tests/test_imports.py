@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1] / "jaxdiff"
 # Each may import its own layer and those above it in this list.
 LAYERS = [
     {"typing", "arrays"},
-    {"schedules", "grids", "gaussian", "parametrization", "sde"},
+    {"schedules", "grids", "gaussian", "parametrization", "sde", "divergence"},
     {"exact", "denoiser", "reverse", "guidance", "losses"},
     {"samplers", "likelihood", "trajectory"},
     {"training", "interop", "study"},
@@ -23,7 +23,7 @@ LAYERS = [
 # Beside the tower: they know arrays, not diffusion; imported from `training` upwards.
 SIDE = {"models", "hubness", "metrics", "data"}
 HOME = {
-    "diffrax": {"samplers/adaptive.py", "likelihood.py"},
+    "diffrax": {"samplers/adaptive.py", "samplers/brownian.py"},
     "optax": {"training/", "study.py"},
     "orbax": {"training/", "study.py"},
     "flax": {"models/"},

@@ -15,6 +15,11 @@ from jaxdiff.typing import NoiseLevel
 __all__ = ["cosine", "edm", "linear_vp", "rectified", "sub_vp", "ve"]
 
 
+def _beta(schedule, t: Array) -> Array:
+    """A linear beta."""
+    return schedule.beta_min + (schedule.beta_max - schedule.beta_min) * t
+
+
 def _beta_integral(schedule, t: Array) -> Array:
     """B(t) of a linear beta."""
     return schedule.beta_min * t + 0.5 * (schedule.beta_max - schedule.beta_min) * t**2
@@ -46,6 +51,11 @@ class LinearVP:
     def time(self, log_snr) -> Array:
         """-log alpha**2 is the integral B(t), solved for t."""
         return _beta_time(self, -log_alpha_bar(log_snr))
+
+    def coefficients(self, t) -> tuple[Array, Array]:
+        """f = -beta / 2, g**2 = beta."""
+        beta = _beta(self, clock(t))
+        return -0.5 * beta, beta
 
 
 def linear_vp(beta_min=0.1, beta_max=20.0) -> LinearVP:
@@ -103,6 +113,13 @@ class Cosine:
         sin = safe_sqrt(jnp.sin(start) ** 2 + var * jnp.cos(start) ** 2)
         return jnp.clip(jnp.arctan2(sin, cos) / unit - self.offset, 0, 1)
 
+    def coefficients(self, t) -> tuple[Array, Array]:
+        """f = -unit / tan((1 - t) unit) with unit = pi / 2 / (1 + s), g**2 = -2 f."""
+        t = clock(t, 1)
+        unit = jnp.pi / 2 / (1 + self.offset)
+        f = -unit / jnp.tan((1 - t) * unit)
+        return f, -2 * f
+
 
 def cosine(offset=0.008) -> Cosine:
     """Nichol and Dhariwal's cosine schedule in continuous time; zero SNR at t = 1.
@@ -142,6 +159,12 @@ class SubVP:
     def time(self, log_snr) -> Array:
         """alpha / sigma = 1 / (2 sinh(B / 2)), then B(t) solved for t."""
         return _beta_time(self, 2 * jnp.arcsinh(0.5 * jnp.exp(-0.5 * wide_float(log_snr))))
+
+    def coefficients(self, t) -> tuple[Array, Array]:
+        """f = -beta / 2, g**2 = beta (1 - exp(-2 B))."""
+        t = clock(t)
+        beta = _beta(self, t)
+        return -0.5 * beta, -beta * jnp.expm1(-2 * _beta_integral(self, t))
 
 
 def sub_vp(beta_min=0.1, beta_max=20.0) -> SubVP:
@@ -188,6 +211,12 @@ class VE:
         """log sigma is linear in t."""
         ratio = jnp.log(self.sigma_max) - jnp.log(self.sigma_min)
         return (-0.5 * wide_float(log_snr) - jnp.log(self.sigma_min)) / ratio
+
+    def coefficients(self, t) -> tuple[Array, Array]:
+        """f = 0, g**2 = 2 sigma**2 log(sigma_max / sigma_min)."""
+        level = self(t)
+        ratio = jnp.log(self.sigma_max) - jnp.log(self.sigma_min)
+        return jnp.zeros_like(level.t), 2 * ratio * level.sigma**2
 
 
 def ve(sigma_min=0.01, sigma_max=50.0) -> VE:
@@ -252,6 +281,11 @@ class EDM:
         """Sigma."""
         return jnp.exp(-0.5 * wide_float(log_snr))
 
+    def coefficients(self, t) -> tuple[Array, Array]:
+        """f = 0, g**2 = 2 t."""
+        t = clock(t)
+        return jnp.zeros_like(t), 2 * t
+
 
 def edm(sigma_min=0.002, sigma_max=80.0) -> EDM:
     """The schedule of EDM, whose clock is sigma.
@@ -289,6 +323,11 @@ class Rectified:
     def time(self, log_snr) -> Array:
         """sigma / (alpha + sigma)."""
         return jax.nn.sigmoid(-0.5 * wide_float(log_snr))
+
+    def coefficients(self, t) -> tuple[Array, Array]:
+        """f = -1 / (1 - t), g**2 = 2 t / (1 - t)."""
+        t = clock(t, 1)
+        return -1 / (1 - t), 2 * t / (1 - t)
 
 
 def rectified() -> Rectified:

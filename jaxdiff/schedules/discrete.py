@@ -75,6 +75,16 @@ class FromBetas:
         fraction = jnp.where(ends, -jnp.expm1(0.5 * (log_bar - low)), line)
         return n.astype(table.dtype) + fraction
 
+    def coefficients(self, t) -> tuple[Array, Array]:
+        """f = (1/2) d log alpha-bar / dt, g**2 = -2 f, of the step that leads up to t."""
+        t = clock(t, self.num_steps)
+        table = jnp.asarray(self.log_table, t.dtype)
+        start = jnp.clip(jnp.ceil(t) - 1, 0, self.num_steps - 1)
+        n = start.astype(int)
+        ends = jnp.isneginf(table[n + 1])
+        rate = jnp.where(ends, -2 / (1 - (t - start)), table[n + 1] - table[n])
+        return 0.5 * rate, -rate
+
 
 def from_betas(betas) -> FromBetas:
     """The schedule of a DDPM chain: whole times are its steps, 0 is clean.
