@@ -2,6 +2,14 @@
 
 from jaxdiff.samplers.ancestral import ddim, ddpm
 from jaxdiff.samplers.base import draw_noise, draw_start, example_keys, sample
+from jaxdiff.samplers.bases import (
+    Basis,
+    Known,
+    colour_basis,
+    grey_known,
+    linear_basis,
+    linear_known,
+)
 from jaxdiff.samplers.deis import deis, lms
 from jaxdiff.samplers.dpm_solver import (
     dpm_solver,
@@ -17,17 +25,34 @@ from jaxdiff.samplers.dpm_solver import (
     dpmpp_3s,
 )
 from jaxdiff.samplers.edm import dpm2, dpm2_ancestral, euler, euler_ancestral, heun
-from jaxdiff.samplers.inpainting import repaint, replacement
-from jaxdiff.samplers.langevin import Corrector, langevin, predictor_corrector
+from jaxdiff.samplers.inpainting import (
+    colorisation,
+    linear_measurement,
+    repaint,
+    replacement,
+    replacement_corrector,
+)
+from jaxdiff.samplers.langevin import (
+    Corrector,
+    annealed_langevin,
+    langevin,
+    predictor_corrector,
+)
 from jaxdiff.samplers.latents import circular, ddim_encode, heun_encode, slerp
 from jaxdiff.samplers.registry import SAMPLERS, make_sampler
 from jaxdiff.samplers.restart import restart
+from jaxdiff.samplers.score_sde import euler_maruyama, reverse_diffusion
 from jaxdiff.samplers.unipc import unic, unipc
 
 __all__ = [
     "SAMPLERS",
+    "Basis",
     "Corrector",
+    "Known",
+    "annealed_langevin",
     "circular",
+    "colorisation",
+    "colour_basis",
     "ddim",
     "ddim_encode",
     "ddpm",
@@ -49,16 +74,23 @@ __all__ = [
     "draw_start",
     "euler",
     "euler_ancestral",
+    "euler_maruyama",
     "example_keys",
+    "grey_known",
     "heun",
     "heun_encode",
     "langevin",
+    "linear_basis",
+    "linear_known",
+    "linear_measurement",
     "lms",
     "make_sampler",
     "predictor_corrector",
     "repaint",
     "replacement",
+    "replacement_corrector",
     "restart",
+    "reverse_diffusion",
     "sample",
     "slerp",
     "unic",

@@ -1,10 +1,14 @@
-"""Inpainting by any sampler: known pixels are put in at the level's noise, anew at each step.
+"""Inpainting by any sampler: what is known is put in at the level's noise, anew at each step.
 
-    x_t <- alpha_t known + sigma_t noise   where mask,   x_t elsewhere;    then the sampler's step
+    z = V x_t;    z <- alpha_t known + sigma_t V noise   where mask,   z elsewhere;    x_t = V^T z
+
+and then the sampler's step. V is the identity for pixels, or any orthonormal basis (`bases`), so
+that colorisation and linear measurements are inpainting too.
 
 Replacement alone does not draw from p(x | known): the unknown part never sees the known part's
-consequences at the noisier levels. RePaint walks each stretch several times, so that the two agree
-better; still no exact method (see `guidance` for those that weigh the measurement).
+consequences at the noisier levels. RePaint walks each stretch several times and Langevin steps
+stay at a level, so that the two parts agree better; still no exact method (see `guidance` for
+those that weigh the measurement).
 """
 
 from typing import Any
@@ -16,12 +20,20 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.arrays import safe_sqrt
-from jaxdiff.gaussian import q_sample, q_transition
+from jaxdiff.gaussian import q_transition
 from jaxdiff.samplers.ancestral import ddpm
+from jaxdiff.samplers.bases import Basis, Part, grey_known, known_part, linear_known
+from jaxdiff.samplers.langevin import Corrector, check_corrector, langevin
 from jaxdiff.samplers.steps import check_count, check_sampler, without_memory
-from jaxdiff.typing import Grid, NoiseLevel, Sampler
+from jaxdiff.typing import Denoise, Grid, NoiseLevel, Sampler
 
-__all__ = ["repaint", "replacement"]
+__all__ = [
+    "colorisation",
+    "linear_measurement",
+    "repaint",
+    "replacement",
+    "replacement_corrector",
+]
 
 
 @arrays.pytree
@@ -29,8 +41,7 @@ class Inpainting:
     """See `replacement` and `repaint`."""
 
     sampler: Sampler
-    known: Array
-    mask: Array
+    part: Part
     jump: int = arrays.static()
     repeats: int = arrays.static()
 
@@ -42,12 +53,7 @@ class Inpainting:
 
     def init(self, x_T: Array, denoise: Any, grid: Grid) -> Any:
         """The sampler's own memory."""
-        for name, value in (("known", self.known), ("mask", self.mask)):
-            if value.shape not in (x_T.shape, x_T.shape[1:]):
-                raise ValueError(
-                    f"{name} must have the shape of a sample or of the batch,"
-                    f" {list(x_T.shape[1:])} or {list(x_T.shape)}, got {list(value.shape)}"
-                )
+        self.part.check(x_T)
         if self.repeats > 1:
             return without_memory("repaint", self.sampler, x_T, denoise, grid)
         return self.sampler.init(x_T, denoise, grid)
@@ -64,14 +70,10 @@ class Inpainting:
         return jax.lax.cond(ends, again, lambda x: x, x), memory
 
     def _visit(self, x, memory, denoise, noise, k, t, s, grid):
-        """The sampler's step, with the known pixels at its beginning and at its end."""
-        x, own = self._pasted(x, noise[-1], t), noise[:-1]
+        """The sampler's step, with the known part put in at its beginning and at its end."""
+        x, own = self.part.put(x, noise[-1], t), noise[:-1]
         x, memory = self.sampler.step(x, memory, denoise, own, k=k, t=t, s=s, grid=grid)
-        return self._pasted(x, noise[-1], s), memory
-
-    def _pasted(self, x: Array, noise: Array, level: NoiseLevel) -> Array:
-        known = q_sample(jnp.broadcast_to(self.known.astype(x.dtype), x.shape), noise, level)
-        return jnp.where(jnp.broadcast_to(self.mask, x.shape), known, x)
+        return self.part.put(x, noise[-1], s), memory
 
     def _again(self, x: Array, denoise: Any, noise: Array, k: Array, grid: Grid) -> Array:
         """The steps k - jump + 1 to k, `repeats - 1` times, each after the way up to them."""
@@ -112,16 +114,48 @@ class Inpainting:
             )
 
 
-def replacement(sampler: Sampler | None, known: Any, mask: Any) -> Inpainting:
-    """Inpainting by replacement: before each step the known pixels are drawn anew at its level.
+@arrays.pytree
+class InpaintingCorrector:
+    """See `replacement_corrector`."""
+
+    corrector: Corrector
+    part: Part
+    repeats: int = arrays.static()
+
+    @property
+    def noises(self) -> int:
+        """The corrector's and one more, each time."""
+        return self.repeats * (self.corrector.noises + 1)
+
+    def correct(self, x: Array, denoise: Denoise, noise: Array, level: NoiseLevel) -> Array:
+        """`repeats` times: the known part put in, then the corrector."""
+        self.part.check(x)
+
+        def body(x: Array, draws: Array) -> tuple[Array, None]:
+            x = self.part.put(x, draws[-1], level)
+            return self.corrector.correct(x, denoise, draws[:-1], level), None
+
+        return jax.lax.scan(body, x, noise.reshape(self.repeats, -1, *x.shape))[0]
+
+
+def replacement(
+    sampler: Sampler | None, known: Any, mask: Any, basis: Basis | None = None
+) -> Inpainting:
+    """Inpainting by replacement: before each step the known part is drawn anew at its level.
 
     Biased, at any number of steps: of a Gaussian pair with correlation .8 the unknown one's mean
     is .6 of what it should be (with `repaint`, 40 steps and 10 repeats of jump 1, .93).
+
+    The predictor-corrector form, in which the known part is drawn anew after each predictor and
+    each corrector, is `predictor_corrector(replacement(ddpm(), known, mask), langevin())`: the
+    sampler that is wrapped puts it in at the beginning of its step, which is after the corrector,
+    and at its end. Several Langevin steps a level go with `replacement_corrector`.
 
     Args:
         sampler: any sampler; `ddpm()` if None. Restart goes around this one, not inside.
         known: [...] or [B, ...], the clean values; anything, also NaN, where the mask is 0.
         mask: of the same shape or that of one example; true or 1 where `known` is known.
+        basis: what `known` and `mask` are coordinates of; the examples' own numbers if None.
 
     Returns:
         A Sampler.
@@ -129,16 +163,22 @@ def replacement(sampler: Sampler | None, known: Any, mask: Any) -> Inpainting:
     Raises:
         ValueError: shapes that do not fit, a mask of other values than 0 and 1 or of one value
             alone, or `known` not finite where the mask says that it is known.
-        TypeError: no sampler.
+        TypeError: no sampler, or no basis.
 
     Source: Song et al. 2021, arXiv:2011.13456, appendix I.2. Their code builds the mean that it
         returns at the end from noisy pixels; ours ends on `known` itself.
     """
-    return repaint(sampler, known, mask, jump=1, repeats=1)
+    return repaint(sampler, known, mask, basis, jump=1, repeats=1)
 
 
 def repaint(
-    sampler: Sampler | None, known: Any, mask: Any, *, jump: int = 10, repeats: int = 10
+    sampler: Sampler | None,
+    known: Any,
+    mask: Any,
+    basis: Basis | None = None,
+    *,
+    jump: int = 10,
+    repeats: int = 10,
 ) -> Inpainting:
     """RePaint: replacement, with each stretch of `jump` steps walked `repeats` times.
 
@@ -149,7 +189,7 @@ def repaint(
 
     Args:
         sampler: a sampler without memory; `ddpm()` if None.
-        known, mask: as for `replacement`.
+        known, mask, basis: as for `replacement`.
         jump: static, the length of a stretch.
         repeats: static, how often it is walked; 1 is `replacement`.
 
@@ -159,7 +199,7 @@ def repaint(
     Raises:
         ValueError: as for `replacement`; jump or repeats below 1; jump beyond the grid; a
             sampler with memory.
-        TypeError: no sampler.
+        TypeError: no sampler, or no basis.
 
     Source: Lugmayr et al. 2022, arXiv:2201.09865, algorithm 1 and its code's schedule.
     """
@@ -167,36 +207,83 @@ def repaint(
     check_sampler(sampler)
     check_count("jump", jump)
     check_count("repeats", repeats)
-    known, mask = jnp.asarray(known), jnp.asarray(mask)
-    if not jnp.issubdtype(known.dtype, jnp.floating):
-        raise ValueError(f"known must be float, in the range of the samples, got {known.dtype}")
-    _check_mask(known, mask)
-    mask = mask.astype(bool)
-    return Inpainting(sampler, jnp.where(mask, known, 0), mask, jump, repeats)
+    return Inpainting(sampler, known_part(known, mask, basis), jump, repeats)
 
 
-def _check_mask(known: Array, mask: Array) -> None:
-    if mask.shape not in (known.shape, known.shape[1:]):
-        raise ValueError(
-            f"mask must have the shape of known, {list(known.shape)}, or of one example of it,"
-            f" got {list(mask.shape)}"
-        )
-    values = arrays.concrete(mask)
-    if values is None:
-        return
-    if not np.all((values == 0) | (values == 1)):
-        raise ValueError(
-            f"mask must hold 0 and 1 alone, got {values[(values != 0) & (values != 1)].flat[0]}"
-        )
-    if values.all() or not values.any():
-        what = "nothing to draw" if values.all() else "nothing known"
-        raise ValueError(f"mask must be 1 where known, 0 where not: it leaves {what}")
-    numbers = arrays.concrete(known)
-    if (
-        numbers is not None
-        and not np.isfinite(numbers[np.broadcast_to(values == 1, numbers.shape)]).all()
-    ):
-        raise ValueError(
-            "known must be finite where mask is 1 (1 is known, 0 is to be drawn), got NaN or"
-            " infinity there: is the mask the other way round?"
-        )
+def replacement_corrector(
+    corrector: Corrector | None,
+    known: Any,
+    mask: Any,
+    basis: Basis | None = None,
+    *,
+    repeats: int = 1,
+) -> InpaintingCorrector:
+    """A corrector before which the known part is drawn anew at its level, several times.
+
+    Args:
+        corrector: a Corrector; `langevin()` if None. Its own steps, if it makes several, move the
+            known part as well: ask for `repeats` instead.
+        known, mask, basis: as for `replacement`.
+        repeats: static, how often both are done at a level.
+
+    Returns:
+        A Corrector, to go with a predictor that is wrapped in `replacement`.
+
+    Raises:
+        ValueError: as for `replacement`; repeats below 1.
+        TypeError: no corrector, or no basis.
+
+    Source: Song et al. 2021, arXiv:2011.13456, appendix I.2, whose code draws the known part once
+        for all Langevin steps of a level.
+    """
+    corrector = langevin() if corrector is None else corrector
+    check_corrector(corrector)
+    check_count("repeats", repeats)
+    return InpaintingCorrector(corrector, known_part(known, mask, basis), repeats)
+
+
+def colorisation(sampler: Sampler | None, grey: Any) -> Inpainting:
+    """Colours for grey images: `replacement` in the colour basis.
+
+    Other ways than replacement take `*grey_known(grey)`, as in `repaint(None, *grey_known(grey))`.
+
+    Args:
+        sampler: any sampler of images [B, H, W, 3]; `ddpm()` if None.
+        grey: [H, W, 1] or [B, H, W, 1], float, the mean of the three channels.
+
+    Returns:
+        A Sampler; the mean of the channels of what it draws is `grey`, to rounding.
+
+    Raises:
+        ValueError: grey of another shape, not float or not finite; when sampling, other than 3
+            channels.
+        TypeError: no sampler.
+
+    Source: Song et al. 2021, arXiv:2011.13456, appendix I.3. Their code masks the prior in RGB;
+        ours in the basis, as everything after it.
+    """
+    return replacement(sampler, *grey_known(grey))
+
+
+def linear_measurement(sampler: Sampler | None, y: Any, a: Any) -> Inpainting:
+    """Samples with A x = y: `replacement` in the basis of the singular vectors of A.
+
+    Other ways than replacement take `*linear_known(y, a)`. For measurements with noise, or where
+    replacement's bias matters, see `guidance.posterior`.
+
+    Args:
+        sampler: any sampler; `ddpm()` if None.
+        y: [m] or [B, m], float, the measurement.
+        a: [m, ...], m linear functions of an example; rows independent. An orthonormal basis of
+            all D numbers of an example is held, [D, D].
+
+    Returns:
+        A Sampler; what it draws satisfies A x = y, to rounding times the condition of A.
+
+    Raises:
+        ValueError: as for `linear_known`; m = D, which leaves nothing to draw.
+        TypeError: no sampler.
+
+    Source: Song et al. 2022, arXiv:2111.08005, section 3, for any A of full row rank.
+    """
+    return replacement(sampler, *linear_known(y, a))

@@ -1,7 +1,8 @@
 """Predictor-corrector: Langevin steps at a level, then a sampler's step to the next.
 
-    x <- x + d score + sqrt(2 d) noise,    score = -eps / sigma
-    d  = 2 (alpha snr |noise| / |score|)**2
+    x <- x + d score + sqrt(2 d) noise,    score = -eps / sigma,    d = 2 (alpha snr size)**2
+    size = |noise| / |score|                                                  langevin
+    size = sigma                                                              annealed_langevin
 
 A corrector is a frozen pytree with `noises` and `correct(x, denoise, noise, level)`.
 """
@@ -19,7 +20,13 @@ from jaxdiff.samplers.ancestral import ddpm
 from jaxdiff.samplers.steps import check_count, check_pytree, check_sampler
 from jaxdiff.typing import Denoise, Grid, NoiseLevel, Sampler
 
-__all__ = ["Corrector", "langevin", "predictor_corrector"]
+__all__ = [
+    "Corrector",
+    "annealed_langevin",
+    "check_corrector",
+    "langevin",
+    "predictor_corrector",
+]
 
 
 class Corrector(Protocol):
@@ -51,19 +58,43 @@ class Langevin:
 
     def correct(self, x: Array, denoise: Denoise, noise: Array, level: NoiseLevel) -> Array:
         """`steps` Langevin steps."""
+        return _walk(self._size, self.snr, x, denoise, noise, level)
 
-        def body(x: Array, z: Array) -> tuple[Array, None]:
-            score = -denoise(x, level).eps / expand_to(level.sigma, x)
-            ratio = safe_divide(self._norm(z), self._norm(score))
-            root = 2**0.5 * level.alpha * self.snr * ratio
-            x = x + expand_to(root**2, x) * score + 2**0.5 * expand_to(root, x) * z
-            return x, None
-
-        return jax.lax.scan(body, x, noise)[0]
+    def _size(self, z: Array, score: Array, level: NoiseLevel) -> Array:
+        return safe_divide(self._norm(z), self._norm(score))
 
     def _norm(self, a: Array) -> Array:
         norm = safe_sqrt(event_sum(a**2))
         return jnp.mean(norm) if self.over_batch else norm
+
+
+@arrays.pytree
+class AnnealedLangevin:
+    """See `annealed_langevin`."""
+
+    snr: Any
+    steps: int = arrays.static()
+
+    @property
+    def noises(self) -> int:
+        """One a step."""
+        return self.steps
+
+    def correct(self, x: Array, denoise: Denoise, noise: Array, level: NoiseLevel) -> Array:
+        """`steps` Langevin steps."""
+        return _walk(lambda z, score, level: level.sigma, self.snr, x, denoise, noise, level)
+
+
+def _walk(size, snr, x, denoise, noise, level):
+    """A Langevin step for each draw; size(z, score, level) is that of the noise over the score."""
+
+    def body(x: Array, z: Array) -> tuple[Array, None]:
+        score = -denoise(x, level).eps / expand_to(level.sigma, x)
+        root = 2**0.5 * level.alpha * snr * size(z, score, level)
+        x = x + expand_to(root**2, x) * score + 2**0.5 * expand_to(root, x) * z
+        return x, None
+
+    return jax.lax.scan(body, x, noise)[0]
 
 
 @arrays.pytree
@@ -117,13 +148,44 @@ def langevin(snr=0.16, steps: int = 1, *, over_batch: bool = False) -> Langevin:
     return Langevin(snr, steps, over_batch)
 
 
+def annealed_langevin(snr=0.16, steps: int = 1) -> AnnealedLangevin:
+    """Langevin dynamics whose step follows from the level's noise alone.
+
+        d = 2 (alpha snr sigma)**2
+
+    Args:
+        snr: [], >= 0.
+        steps: static, how many.
+
+    Returns:
+        A Corrector.
+
+    Raises:
+        ValueError: negative snr, or steps below 1.
+
+    Source: Song and Ermon 2019, arXiv:1907.05600, algorithm 1, whose step also goes with
+        sigma**2; in this form the corrector "ald" of Song et al. 2021, with alpha as in `langevin`.
+    """
+    check_range("snr", snr, 0, np.inf, "[)")
+    check_count("steps", steps)
+    return AnnealedLangevin(snr, steps)
+
+
+def check_corrector(corrector: Any) -> None:
+    """Raises TypeError unless `corrector` has a corrector's methods and passes through jit."""
+    if not (hasattr(corrector, "correct") and hasattr(corrector, "noises")):
+        raise TypeError(f"corrector must be a Corrector such as langevin(), got {corrector!r}")
+    check_pytree("corrector", corrector)
+
+
 def predictor_corrector(
     predictor: Sampler | None = None, corrector: Corrector | None = None
 ) -> PredictorCorrector:
     """A corrector at each noisy level, then a sampler's step to the next.
 
     As in the authors' code the corrector comes first; the last step is the predictor's, so that
-    no noise is left.
+    no noise is left. The paper's predictors are `reverse_diffusion()`, `ddpm()` (ancestral) and
+    `euler_maruyama()`.
 
     Args:
         predictor: any sampler; `ddpm()`, the paper's ancestral predictor, if None.
@@ -140,7 +202,5 @@ def predictor_corrector(
     predictor = ddpm() if predictor is None else predictor
     corrector = langevin() if corrector is None else corrector
     check_sampler(predictor)
-    if not (hasattr(corrector, "correct") and hasattr(corrector, "noises")):
-        raise TypeError(f"corrector must be a Corrector such as langevin(), got {corrector!r}")
-    check_pytree("corrector", corrector)
+    check_corrector(corrector)
     return PredictorCorrector(predictor, corrector)

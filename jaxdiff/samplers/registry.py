@@ -25,6 +25,7 @@ from jaxdiff.samplers.dpm_solver import (
 from jaxdiff.samplers.edm import dpm2, dpm2_ancestral, euler, euler_ancestral, heun
 from jaxdiff.samplers.langevin import predictor_corrector
 from jaxdiff.samplers.restart import restart
+from jaxdiff.samplers.score_sde import euler_maruyama, reverse_diffusion
 from jaxdiff.samplers.unipc import unic, unipc
 from jaxdiff.typing import Sampler
 
@@ -48,7 +49,9 @@ class Row(NamedTuple):
 _LU = "Lu et al. 2022, arXiv:2206.00927"
 _LU_PP = "Lu et al. 2022, arXiv:2211.01095"
 _KARRAS = "Karras et al. 2022, arXiv:2206.00364"
+_SONG = "Song et al. 2021, arXiv:2011.13456"
 _CLOCK = "alpha = 0 (zero terminal SNR): the clock sigma / alpha ends there"
+_DRIFT = "alpha = 0 (zero terminal SNR): the drift is infinite there; levels without a schedule"
 
 SAMPLERS: dict[str, Row] = {
     "ddpm": Row(ddpm, "Ho et al. 2020, arXiv:2006.11239"),
@@ -74,7 +77,9 @@ SAMPLERS: dict[str, Row] = {
     "euler_ancestral": Row(euler_ancestral, "k-diffusion (K. Crowson)"),
     "dpm2_ancestral": Row(dpm2_ancestral, "k-diffusion (K. Crowson)", _CLOCK),
     "restart": Row(restart, "Xu et al. 2023, arXiv:2306.14878", _CLOCK),
-    "predictor_corrector": Row(predictor_corrector, "Song et al. 2021, arXiv:2011.13456"),
+    "predictor_corrector": Row(predictor_corrector, _SONG),
+    "reverse_diffusion": Row(reverse_diffusion, _SONG),
+    "euler_maruyama": Row(euler_maruyama, _SONG, _DRIFT),
 }
 
 
