@@ -17,12 +17,15 @@ import pytest
 from jaxdiff import grids, make_denoiser, schedules
 from jaxdiff.samplers import (
     SAMPLERS,
+    colour_basis,
     draw_noise,
     example_keys,
     langevin,
     make_sampler,
+    predictor_corrector,
     repaint,
     replacement,
+    replacement_corrector,
     sample,
 )
 from jaxdiff.samplers.base import _run
@@ -38,6 +41,7 @@ HYPERPARAMETERS = {
     "dpmpp_3m": [{"form": "corrected"}, {"form": "ported", "warm_down": True}],
     "restart": [{"low": 1.5, "high": 3.0, "steps": 2, "repeats": 2}],
     "predictor_corrector": [{}, {"corrector": langevin(0.1, 2)}],
+    "euler_maruyama": [{}, {"lam": 0.3}],
     "unipc": [{"order": 2, "variant": "bh1"}, {"order": 3, "variant": "bh2"}],
     "deis": [{"order": 3, "clock": "t"}, {"order": 3, "clock": "log_rho"}],
     "heun": [{}, {"s_churn": 4.0, "s_min": 0.05, "s_max": 50.0, "s_noise": 1.003}],
@@ -46,6 +50,10 @@ MASK, KNOWN = np.array([1, 0, 1]), np.array([0.5, np.nan, -0.2])
 COMBINED = {  # what needs arguments of the data, and one sampler on top of another
     "replacement": lambda: replacement(make_sampler("dpmpp_2m"), KNOWN, MASK),
     "repaint": lambda: repaint(None, KNOWN, MASK, jump=2, repeats=2),
+    "replacement-colour": lambda: predictor_corrector(
+        replacement(make_sampler("reverse_diffusion"), KNOWN, MASK, colour_basis()),
+        replacement_corrector(None, KNOWN, MASK, colour_basis(), repeats=2),
+    ),
     "unic-deis": lambda: make_sampler("unic", sampler=make_sampler("deis"), order=3),
     "restart-dpm2_ancestral": lambda: make_sampler(
         "restart", sampler=make_sampler("dpm2_ancestral"), low=1.5, high=3.0, repeats=1
