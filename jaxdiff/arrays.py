@@ -27,6 +27,7 @@ __all__ = [
     "safe_divide",
     "safe_sqrt",
     "static",
+    "strong",
     "wide_float",
 ]
 
@@ -122,6 +123,16 @@ def concrete(x: Any) -> np.ndarray | None:
     What decides whether a number can be checked: validation looks at concrete values alone.
     """
     return None if is_traced(x) else np.asarray(x)
+
+
+def strong(a: Any, dtype: Any) -> Any:
+    """Python numbers and weakly typed arrays as arrays: eta = 0.5 in any form is one program.
+
+    Whole numbers stay whole: labels may be jnp.full(n, 3), which is weakly typed.
+    """
+    if isinstance(a, float) or getattr(a, "weak_type", False):
+        return jnp.array(a, dtype if jnp.issubdtype(jnp.result_type(a), jnp.floating) else a.dtype)
+    return a
 
 
 def check_range(name: str, value: Any, low: float, high: float, ends: str = "[]") -> None:

@@ -23,7 +23,7 @@ LAYERS = [
 # Beside the tower: they know arrays, not diffusion; imported from `training` upwards.
 SIDE = {"models", "hubness", "metrics", "data"}
 HOME = {
-    "diffrax": {"samplers/adaptive.py", "samplers/brownian.py"},
+    "diffrax": {f"samplers/{name}.py" for name in ("adaptive", "brownian", "integrators")},
     "optax": {"training/", "study.py"},
     "orbax": {"training/", "study.py"},
     "flax": {"models/"},

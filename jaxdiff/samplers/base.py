@@ -77,7 +77,7 @@ def sample(
     if x_T is None or (noise is None and sampler.noises):
         keys = _checked_key(key, shape[0])
     trees = (arrays.as_pytree(denoise), grid, sampler)
-    trees = jax.tree.map(lambda a: _strong(a, grid.levels.alpha.dtype), trees)
+    trees = jax.tree.map(lambda a: arrays.strong(a, grid.levels.alpha.dtype), trees)
     noise = None if noise is None else jnp.asarray(noise, dtype)
     static = {"keep_path": keep_path, "callback": callback, "remat": remat}
     return _run(keys, *trees, x_T, noise, shape=shape, dtype=dtype, **static)
@@ -137,16 +137,6 @@ def _walk_again(body: Callable, start: Any, inputs: tuple) -> tuple[Any, Any]:
     stretch = jax.checkpoint(lambda carry, part: jax.lax.scan(once, carry, part))
     carry, path = jax.lax.scan(stretch, start, parts)
     return carry, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], path)
-
-
-def _strong(a: Any, dtype: Any) -> Any:
-    """Python numbers and weakly typed arrays as arrays: eta = 0.5 in any form is one program.
-
-    Whole numbers stay whole: labels may be jnp.full(n, 3), which is weakly typed.
-    """
-    if isinstance(a, float) or getattr(a, "weak_type", False):
-        return jnp.array(a, dtype if jnp.issubdtype(jnp.result_type(a), jnp.floating) else a.dtype)
-    return a
 
 
 def draw_noise(
