@@ -7,6 +7,7 @@ E[eps | x_t]. Parameters and conditioning are its leaves: exchanging them recomp
 from jaxdiff.denoiser.clipping import clip_x0, dynamic_threshold
 from jaxdiff.denoiser.conditioning import null_cond
 from jaxdiff.denoiser.network import Denoiser, make_denoiser
+from jaxdiff.denoiser.plain import as_denoiser
 from jaxdiff.denoiser.revision import add_score, own_heads, with_x0
 from jaxdiff.denoiser.time_features import (
     TIME_FEATURES,
@@ -22,6 +23,7 @@ __all__ = [
     "TIME_FEATURES",
     "Denoiser",
     "add_score",
+    "as_denoiser",
     "clip_x0",
     "clock",
     "dynamic_threshold",

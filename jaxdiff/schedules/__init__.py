@@ -10,12 +10,13 @@ clock of `from_betas` runs over 0..N, exact at whole numbers, log alpha-bar line
             0..N     from_betas
             sigma    edm
             another  shifted(schedule, shift)
+            yours    from_path(alpha, sigma)
 
 Levels are computed by `expm1` and `log1p` forms that keep full precision near the clean end.
 Not here: which times are visited (`grids`), drift and diffusion (`sde`).
 """
 
-from jaxdiff.schedules.clock import cleanest_time, whole_steps
+from jaxdiff.schedules.clock import check_spread, cleanest_time, noisiest_time, whole_steps
 from jaxdiff.schedules.continuous import cosine, edm, linear_vp, rectified, sub_vp, ve
 from jaxdiff.schedules.discrete import (
     cosine_betas,
@@ -27,16 +28,20 @@ from jaxdiff.schedules.discrete import (
     sqrt_linear_betas,
     su_betas,
 )
+from jaxdiff.schedules.path import from_path
 from jaxdiff.schedules.shift import shifted
 
 __all__ = [
+    "check_spread",
     "cleanest_time",
     "cosine",
     "cosine_betas",
     "edm",
     "from_betas",
+    "from_path",
     "linear_betas",
     "linear_vp",
+    "noisiest_time",
     "rectified",
     "rescale_to_zero_terminal_snr",
     "scaled_linear_betas",

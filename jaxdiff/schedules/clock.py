@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdiff.arrays import check_range, wide_float
+from jaxdiff.arrays import check_range, float_dtype, is_traced, wide_float
 from jaxdiff.typing import Schedule
 
-__all__ = ["check_end", "cleanest_time", "clock", "log_alpha_bar", "whole_steps"]
+__all__ = ["check_end", "cleanest_time", "clock", "log_alpha_bar", "noisiest_time", "whole_steps"]
 
 
 def clock(t: Any, high: float = np.inf) -> Array:
@@ -37,6 +37,24 @@ def check_end(alpha_bar: Any, limit: float = 1e-2) -> None:
         )
 
 
+def check_spread(schedule: Schedule, x: Any) -> None:
+    """Raises ValueError if data are spread wider than the noise that shall drown them.
+
+    What is left of them at t_max, alpha times their root mean square, must lie within prior_std;
+    nothing is checked while either is being traced.
+    """
+    if is_traced((schedule, x)):
+        return
+    t_max = jnp.asarray(schedule.t_max, float_dtype())
+    left = float(jnp.max(schedule(t_max).alpha)) * float(np.sqrt(np.mean(np.square(x))))
+    if left > float(np.min(schedule.prior_std)):
+        raise ValueError(
+            f"schedule must end with noise beyond the data's spread: their root mean square there"
+            f" is {left:.3g}, prior_std (sigma_max) is {float(np.min(schedule.prior_std)):.3g};"
+            " raise sigma_max or scale the data"
+        )
+
+
 def whole_steps(schedule: Schedule) -> int | None:
     """N where the clock counts the steps of a chain 0..N, None where it is continuous."""
     return getattr(schedule, "num_steps", None)
@@ -51,3 +69,14 @@ def cleanest_time(schedule: Schedule) -> Any:
     step = 1.0 if whole_steps(schedule) else 1e-3 * (schedule.t_max - schedule.t_min)
     noisy = schedule(schedule.t_min).sigma > 0
     return jnp.where(noisy, schedule.t_min, schedule.t_min + step)
+
+
+def noisiest_time(schedule: Schedule) -> Any:
+    """The largest time with signal worth working at: where work in log SNR ends.
+
+    t_max where that holds signal; under zero terminal SNR step N - 1 of a chain, or a thousandth
+    of a continuous clock before its end.
+    """
+    step = 1.0 if whole_steps(schedule) else 1e-3 * (schedule.t_max - schedule.t_min)
+    audible = schedule(schedule.t_max).alpha > 0
+    return jnp.where(audible, schedule.t_max, schedule.t_max - step)
