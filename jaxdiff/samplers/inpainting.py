@@ -144,12 +144,14 @@ def replacement(
     """Inpainting by replacement: before each step the known part is drawn anew at its level.
 
     Biased, at any number of steps: of a Gaussian pair with correlation .8 the unknown one's mean
-    is .6 of what it should be (with `repaint`, 40 steps and 10 repeats of jump 1, .93).
+    is .59 of what it should be at 40 steps, its variance 1.46 times (with `repaint`, 10 repeats of
+    jump 1: .93 and 1.08).
 
     The predictor-corrector form, in which the known part is drawn anew after each predictor and
     each corrector, is `predictor_corrector(replacement(ddpm(), known, mask), langevin())`: the
     sampler that is wrapped puts it in at the beginning of its step, which is after the corrector,
-    and at its end. Several Langevin steps a level go with `replacement_corrector`.
+    and at its end. It is less biased, as much as `repaint` with equal calls of the model: see
+    `replacement_corrector`, with which several Langevin steps a level go.
 
     Args:
         sampler: any sampler; `ddpm()` if None. Restart goes around this one, not inside.
@@ -220,9 +222,12 @@ def replacement_corrector(
 ) -> InpaintingCorrector:
     """A corrector before which the known part is drawn anew at its level, several times.
 
+    Of the pair of `replacement`, at 40 steps with `annealed_langevin(0.5)`, the mean is .76, .87
+    and .94 of what it should be with 1, 3 and 10 repeats, the variance 1.28, 1.16 and 1.07 times;
+    with 10 steps after one drawing the mean is .82, for they move the known part as well.
+
     Args:
-        corrector: a Corrector; `langevin()` if None. Its own steps, if it makes several, move the
-            known part as well: ask for `repeats` instead.
+        corrector: a Corrector, of one step; `langevin()` if None, which wants many dimensions.
         known, mask, basis: as for `replacement`.
         repeats: static, how often both are done at a level.
 

@@ -233,7 +233,7 @@ def test_colours_begin_as_the_prior_and_end_as_the_data(key):
     x_T = jax.random.normal(key, (100, 10, 15, 3))
     x = sample(key, denoise, grid, x_T.shape, sampler=colorisation(ddpm(), grey), x_T=x_T)
     jax.effects_barrier()
-    first, start = basis.to(jnp.asarray(seen[0])), basis.to(x_T)
+    first, start = basis.to(jnp.asarray(seen[0], float)), basis.to(x_T)
     # a callback is handed float32
     np.testing.assert_allclose(first[..., 1:], start[..., 1:], atol=2e-6)
     noise = (first[..., 0] - grid.levels.alpha[0] * 3**0.5 * 0.3) / grid.levels.sigma[0]

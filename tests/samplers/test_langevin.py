@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from jaxdiff import grids, schedules
-from jaxdiff.samplers import ddim, ddpm, langevin, predictor_corrector, sample, unipc
+from jaxdiff.samplers import (
+    annealed_langevin,
+    ddim,
+    ddpm,
+    langevin,
+    predictor_corrector,
+    sample,
+    unipc,
+)
 from jaxdiff.typing import Denoised
 from tests.battery import SCHEDULES
 
@@ -54,6 +62,41 @@ def test_stationary_law(key):
     x = langevin(r, 200).correct(x, gaussian, noise, level)
     truth = v / (1 - float(level.alpha * r) ** 2)
     np.testing.assert_allclose(float(jnp.var(x)), truth, rtol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("corrector", "truth"),
+    [
+        (langevin(0.1, 300), 1.5),
+        (langevin(0.1, 300, over_batch=True), 1.0),
+        (annealed_langevin(0.1, 300), 1.0),
+    ],
+    ids=["own", "over_batch", "annealed"],
+)
+def test_bias_of_steps_that_follow_the_example(corrector, truth, key):
+    """With d = rho |z|**2 / |score|**2 the mean of |x|**2 rests where E |x|**-2 = 1 / (v (D + 2)),
+    which of the densities p(x) |x|**k is that of k = 4, whose variance is v (1 + 4 / D).
+
+    D = 8, and the other two have no such bias. 8,000 examples: one standard error is 1 %; steps of
+    finite size add some 2 % at snr 0.1.
+    """
+    level = schedules.linear_vp()(jnp.asarray(0.3))
+    v = float(level.alpha**2 * C + level.sigma**2)
+    keys = jax.random.split(key)
+    x = v**0.5 * jax.random.normal(keys[0], (8000, 8))
+    noise = jax.random.normal(keys[1], (300, 8000, 8))
+    x = corrector.correct(x, gaussian, noise, level)
+    np.testing.assert_allclose(float(jnp.var(x)) / v, truth, rtol=0.05)
+
+
+def test_annealed_step_is_the_formula():
+    """d = 2 (alpha r sigma)**2, to 1e-13."""
+    level = SCHEDULES["sub_vp"](jnp.asarray(0.4))
+    x, z = (np.random.default_rng(i).normal(size=(3, 5)) for i in range(2))
+    alpha, sigma = float(level.alpha), float(level.sigma)
+    score, d = -x / (alpha**2 * C + sigma**2), 2 * (alpha * 0.2 * sigma) ** 2
+    found = annealed_langevin(0.2).correct(jnp.asarray(x), gaussian, jnp.asarray(z)[None], level)
+    np.testing.assert_allclose(found, x + d * score + np.sqrt(2 * d) * z, rtol=1e-13)
 
 
 def test_limits(key):
