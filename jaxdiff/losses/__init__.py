@@ -1,10 +1,13 @@
 """Training objectives: which times are drawn, how errors are weighted, and the losses themselves.
 
 loss, metrics = denoising(key, denoiser, x0, schedule, times=stratified, weight=min_snr(5.0))
+nats, metrics = continuous_bound(key, denoiser, x0, schedule)
 """
 
+from jaxdiff.losses.bound import continuous_bound
 from jaxdiff.losses.classification import classification
 from jaxdiff.losses.denoising import denoising, drop_cond
+from jaxdiff.losses.score_matching import explicit, implicit, sliced
 from jaxdiff.losses.times import (
     TIMES,
     LossHistory,
@@ -14,6 +17,7 @@ from jaxdiff.losses.times import (
     loss_history,
     stratified,
     uniform,
+    uniform_log_snr,
 )
 from jaxdiff.losses.weights import (
     WEIGHTS,
@@ -37,9 +41,12 @@ __all__ = [
     "LossHistory",
     "antithetic",
     "classification",
+    "continuous_bound",
     "denoising",
     "drop_cond",
     "edm",
+    "explicit",
+    "implicit",
     "importance",
     "log_normal",
     "loss_history",
@@ -49,9 +56,11 @@ __all__ = [
     "plain",
     "sigmoid",
     "simple",
+    "sliced",
     "snr",
     "stratified",
     "truncated_snr",
     "uniform",
+    "uniform_log_snr",
     "vlb",
 ]

@@ -9,13 +9,12 @@ from jax import Array
 from jaxdiff.arrays import check_range, event_mean
 from jaxdiff.denoiser import Denoiser, null_cond
 from jaxdiff.gaussian import q_sample
-from jaxdiff.losses.times import Times, uniform, working_span
+from jaxdiff.losses.times import Times, log_snr_rate, uniform
 from jaxdiff.losses.weights import Weight, on_output, simple
 from jaxdiff.parametrization import target
-from jaxdiff.schedules import whole_steps
 from jaxdiff.typing import Schedule
 
-__all__ = ["denoising", "drop_cond", "log_snr_rate"]
+__all__ = ["denoising", "drop_cond"]
 
 
 def denoising(
@@ -33,6 +32,12 @@ def denoising(
     """The weighted denoising loss of a batch.
 
         mean_i importance_i w(t_i) mean over pixels of (y(x_t, t_i) - (a x_0 + b eps))**2
+
+    This is denoising score matching: with score = -eps / sigma, the error of eps is sigma times
+    that of the score against the score -eps / sigma of q(x_t | x_0), so weight `simple` is Song
+    et al.'s default sigma**2, and `vlb` half their likelihood weight g**2, since
+    g**2 / sigma**2 = -d log_snr / dt. What it differs by from the Fisher divergence does not
+    depend on the model.
 
     Args:
         key: for times, noise, conditioning dropout and dropout in the network.
@@ -59,7 +64,8 @@ def denoising(
         TypeError: a denoiser that has no `raw`.
 
     Source: Ho et al. 2020, arXiv:2006.11239, algorithm 1; weights by Kingma and Gao 2023,
-        arXiv:2303.00848.
+        arXiv:2303.00848; Vincent 2011, doi:10.1162/NECO_a_00142, and Song et al. 2021,
+        arXiv:2011.13456, eq. 7, for the score.
     """
     _check(denoiser, x0, cond, cond_dropout)
     key_t, key_noise, key_net, key_cond = jax.random.split(key, 4)
@@ -75,30 +81,6 @@ def denoising(
     weighted = scale * event_mean(error**2)
     per_example = importance.astype(x0.dtype) * weighted
     return jnp.mean(per_example), {"per_example": per_example, "weighted": weighted, "t": t}
-
-
-def log_snr_rate(schedule: Schedule, t: Array) -> Array:
-    """How fast log SNR falls at a time, times the length of the clock, for `Weight`s.
-
-    On a continuous clock the slope itself; on a chain the fall over the step that leads to n,
-    log_snr(n - 1) - log_snr(n), and at n = 1, where it would be infinite, that of n = 2.
-
-    Args:
-        schedule: the schedule.
-        t: [B], its times.
-
-    Returns:
-        [B]; 0 where log SNR is infinite.
-    """
-    if whole_steps(schedule):
-        t = jnp.maximum(t, 2)
-        s, level = schedule(t - 1), schedule(t)
-        fall = s.log_snr - level.log_snr
-    else:
-        level = schedule(t)
-        fall = -jax.jvp(lambda t: schedule(t).log_snr, (t,), (jnp.ones_like(t),))[1]
-    inside = (level.alpha > 0) & (level.sigma > 0)
-    return jnp.where(inside, working_span(schedule) * fall, 0)
 
 
 def drop_cond(key: Array, cond: Any, rate: Any) -> Any:

@@ -4,11 +4,12 @@ A time sampler is `times(key, n, schedule) -> (t [n], importance [n])`: the time
 each example's loss is multiplied by so that its expectation is that of uniform times. Samplers
 that mean to change the objective (`log_normal`) return ones.
 
-    uniform        independent
-    stratified     one uniform shift of an even comb, Kingma et al. 2021
-    antithetic     pairs mirrored about the middle
-    log_normal     sigma / alpha log-normal, Karras et al. 2022
-    importance     by the history of squared losses, Nichol and Dhariwal 2021
+    uniform          independent
+    stratified       one uniform shift of an even comb, Kingma et al. 2021
+    antithetic       pairs mirrored about the middle
+    uniform_log_snr  independent and even in log SNR, Song et al. 2021
+    log_normal       sigma / alpha log-normal, Karras et al. 2022
+    importance       by the history of squared losses, Nichol and Dhariwal 2021
 
 A continuous clock is used from `cleanest_time` to t_max, a chain on its whole steps 1..N.
 """
@@ -23,7 +24,7 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.arrays import check_range, safe_divide
-from jaxdiff.schedules import cleanest_time, whole_steps
+from jaxdiff.schedules import cleanest_time, noisiest_time, whole_steps
 from jaxdiff.typing import Schedule
 
 __all__ = [
@@ -33,9 +34,11 @@ __all__ = [
     "antithetic",
     "importance",
     "log_normal",
+    "log_snr_rate",
     "loss_history",
     "stratified",
     "uniform",
+    "uniform_log_snr",
     "working_span",
 ]
 
@@ -56,6 +59,30 @@ def _clock(schedule: Schedule, u: Array) -> Array:
         jnp.asarray(v, u.dtype) for v in (cleanest_time(schedule), working_span(schedule))
     )
     return first + span * u
+
+
+def log_snr_rate(schedule: Schedule, t: Array) -> Array:
+    """How fast log SNR falls at a time, times the length of the clock, for `Weight`s.
+
+    On a continuous clock the slope itself; on a chain the fall over the step that leads to n,
+    log_snr(n - 1) - log_snr(n), and at n = 1, where it would be infinite, that of n = 2.
+
+    Args:
+        schedule: the schedule.
+        t: [B], its times.
+
+    Returns:
+        [B]; 0 where log SNR is infinite.
+    """
+    if whole_steps(schedule):
+        t = jnp.maximum(t, 2)
+        s, level = schedule(t - 1), schedule(t)
+        fall = s.log_snr - level.log_snr
+    else:
+        level = schedule(t)
+        fall = -jax.jvp(lambda t: schedule(t).log_snr, (t,), (jnp.ones_like(t),))[1]
+    inside = (level.alpha > 0) & (level.sigma > 0)
+    return jnp.where(inside, working_span(schedule) * fall, 0)
 
 
 def uniform(key: Array, n: int, schedule: Schedule) -> tuple[Array, Array]:
@@ -87,6 +114,33 @@ def antithetic(key: Array, n: int, schedule: Schedule) -> tuple[Array, Array]:
     half = jax.random.uniform(key, ((n + 1) // 2,), arrays.float_dtype())
     u = jnp.concatenate([half, jnp.nextafter(jnp.ones_like(half), 0 * half) - half])[:n]
     return _clock(schedule, jnp.maximum(u, 0)), jnp.ones_like(u)
+
+
+def uniform_log_snr(key: Array, n: int, schedule: Schedule) -> tuple[Array, Array]:
+    """Independent times whose log SNR is uniform: under weight `vlb` all count alike.
+
+        p(t) = -(d log_snr / dt) / (log_snr(first) - log_snr(last)),  importance = 1 / (p(t) span)
+
+    Since g**2 / sigma**2 = -d log_snr / dt, this is the importance sampling of the likelihood
+    weighting. On a chain step n is drawn in proportion to the fall of log SNR that leads to it,
+    as `log_snr_rate` counts it. Where the clock ends without signal, log SNR is infinite: it is
+    left at `noisiest_time`, and a loss is its integral up to there.
+
+    Source: Song et al. 2021, arXiv:2101.09258, section 5.1; Kingma et al. 2021,
+        arXiv:2107.00630, section 5.1, for the clock log SNR.
+    """
+    total = whole_steps(schedule)
+    if total:
+        rate = log_snr_rate(schedule, jnp.arange(1, total + 1, dtype=arrays.float_dtype()))
+        index = jax.random.choice(key, total, (n,), p=rate / jnp.sum(rate))
+        return 1 + index.astype(rate.dtype), jnp.mean(rate) / rate[index]
+    u = jax.random.uniform(key, (n,), arrays.float_dtype())
+    first, last = (
+        jnp.asarray(t, u.dtype) for t in (cleanest_time(schedule), noisiest_time(schedule))
+    )
+    high, low = schedule(first).log_snr, schedule(last).log_snr
+    t = jnp.clip(schedule.time(high + (low - high) * u), first, last)
+    return t, (high - low) / log_snr_rate(schedule, t)
 
 
 @arrays.pytree
@@ -232,4 +286,5 @@ TIMES: dict[str, Times | Callable[..., Times]] = {
     "uniform": uniform,
     "stratified": stratified,
     "antithetic": antithetic,
+    "uniform_log_snr": uniform_log_snr,
 }

@@ -1,7 +1,7 @@
 """Loss weights, each declared on the error its paper states it for.
 
 A weight is `weight(level, rate) -> ErrorWeight`: what a squared error counts. `rate` is how fast
-log SNR falls at that time, times the length of the clock (`denoising.log_snr_rate`).
+log SNR falls at that time, times the length of the clock (`times.log_snr_rate`).
 
 An error can be stated on eps, on x_0 or on the network's own output y = a x_0 + b eps. At fixed
 x_t they are one error in three units (`parametrization`):
@@ -115,9 +115,12 @@ def vlb(level: NoiseLevel, rate: Array) -> ErrorWeight:
         -(1/2) d log_snr / dt on the eps error, over a clock of length 1
 
     Under uniform times on a continuous clock the expectation is the diffusion loss of the bound;
-    on a chain it is its limit of many steps.
+    on a chain it is its limit of many steps. Twice this is the likelihood weighting
+    g**2 |score + noise / sigma|**2 of score-based models, as g**2 = -sigma**2 d log_snr / dt for
+    every schedule. `uniform_log_snr` draws the times that keep its variance low.
 
-    Source: Kingma et al. 2021, arXiv:2107.00630, eq. 17.
+    Source: Kingma et al. 2021, arXiv:2107.00630, eq. 17; Song et al. 2021, arXiv:2101.09258,
+        eq. 7-8.
     """
     return ErrorWeight(eps=0.5 * rate)
 
