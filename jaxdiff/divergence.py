@@ -9,6 +9,7 @@ one product for each example. Probes are drawn beforehand, example i's from its 
 a solver may hold them fixed along a path.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -97,6 +98,8 @@ class HutchPP:
 
     def draw(self, keys: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """[2 P, B, ...]: those that find the range of J, then the probes of what is left."""
+        if self.values > (size := math.prod(shape[1:])):
+            raise ValueError(f"probes must be at most {size}, all of an example, got {self.values}")
         return _draw(keys, (2 * self.values, *shape[1:]), dtype, self.distribution)
 
     def __call__(self, field: Callable, x: Array, probes: Array) -> tuple[Array, Array]:
