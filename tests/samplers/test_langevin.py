@@ -68,7 +68,7 @@ def test_stationary_law(key):
     ("corrector", "truth"),
     [
         (langevin(0.1, 300), 1.5),
-        (langevin(0.1, 300, over_batch=True), 1.0),
+        pytest.param(langevin(0.1, 300, over_batch=True), 1.0, marks=pytest.mark.slow),
         (annealed_langevin(0.1, 300), 1.0),
     ],
     ids=["own", "over_batch", "annealed"],
@@ -77,16 +77,16 @@ def test_bias_of_steps_that_follow_the_example(corrector, truth, key):
     """With d = rho |z|**2 / |score|**2 the mean of |x|**2 rests where E |x|**-2 = 1 / (v (D + 2)),
     which of the densities p(x) |x|**k is that of k = 4, whose variance is v (1 + 4 / D).
 
-    D = 8, and the other two have no such bias. 8,000 examples: one standard error is 1 %; steps of
-    finite size add some 2 % at snr 0.1.
+    D = 8, and the other two have no such bias. 2,000 examples: one standard error is 1.4 %; steps
+    of finite size add some 2 % at snr 0.1.
     """
     level = schedules.linear_vp()(jnp.asarray(0.3))
     v = float(level.alpha**2 * C + level.sigma**2)
     keys = jax.random.split(key)
-    x = v**0.5 * jax.random.normal(keys[0], (8000, 8))
-    noise = jax.random.normal(keys[1], (300, 8000, 8))
+    x = v**0.5 * jax.random.normal(keys[0], (2000, 8))
+    noise = jax.random.normal(keys[1], (300, 2000, 8))
     x = corrector.correct(x, gaussian, noise, level)
-    np.testing.assert_allclose(float(jnp.var(x)) / v, truth, rtol=0.05)
+    np.testing.assert_allclose(float(jnp.var(x)) / v, truth, rtol=0.06)
 
 
 def test_annealed_step_is_the_formula():
