@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff import parametrization, schedules
+from jaxdiff import arrays, parametrization, schedules
 from jaxdiff.typing import CLEAN, NoiseLevel
 
 BETAS = {
@@ -38,11 +38,19 @@ PARAMETRIZATIONS = {
 }
 
 
-def _rows(name, rows):
-    return pytest.mark.parametrize(name, [pytest.param(row, id=key) for key, row in rows.items()])
+def ddpm_limit(rate=5.0):
+    """alpha = exp(-rate t**2), the limit of DDPM's own chain at rate 5 (kexue.fm 9209), by hand."""
+    sigma = lambda t: arrays.safe_sqrt(-jnp.expm1(-2 * rate * t**2))  # noqa: E731
+    return schedules.from_path(lambda t: jnp.exp(-rate * t**2), sigma)
 
 
-each_schedule = _rows("schedule", SCHEDULES)
+def _rows(name, rows, **slow):
+    params = [pytest.param(row, id=key) for key, row in rows.items()]
+    params += [pytest.param(row, id=key, marks=pytest.mark.slow) for key, row in slow.items()]
+    return pytest.mark.parametrize(name, params)
+
+
+each_schedule = _rows("schedule", SCHEDULES, path=ddpm_limit())
 each_betas = _rows("betas", BETAS)
 each_parametrization = _rows("parametrized", PARAMETRIZATIONS)
 

@@ -7,19 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff import arrays, exact, schedules, sde
+from jaxdiff import exact, schedules, sde
 from jaxdiff.typing import NoiseLevel
 from tests import battery
 
 pytestmark = pytest.mark.usefixtures("x64", "strict")
 
 CHAIN = schedules.linear_betas(100)
-
-
-def ddpm_limit(rate=5.0):
-    """The limit of DDPM as article 9209 has it, alpha = exp(-rate t**2)."""
-    noise = lambda t: arrays.safe_sqrt(-jnp.expm1(-2 * rate * t**2))  # noqa: E731
-    return schedules.from_path(lambda t: jnp.exp(-rate * t**2), noise)
 
 
 def vp(t):
@@ -51,7 +45,7 @@ FORMULAS = {
     "rectified": (schedules.rectified(), lambda t: (-1 / (1 - t), 2 * t / (1 - t))),
     "edm": (schedules.edm(), lambda t: (0 * t, 2 * t)),
     "chain": (schedules.from_betas(CHAIN), chain),
-    "path": (ddpm_limit(), lambda t: (-10 * t, 20 * t)),
+    "path": (battery.ddpm_limit(), lambda t: (-10 * t, 20 * t)),
 }
 each = pytest.mark.parametrize("name", FORMULAS)
 
@@ -251,7 +245,7 @@ def test_coefficients_under_jit_vmap_and_grad():
     np.testing.assert_allclose(together, [total(b) for b in values], rtol=1e-12)
     slope = jax.jit(jax.grad(total))
     battery.assert_gradients(total, lambda b: (slope(b),), (jnp.asarray(20.0),))
-    through = lambda rate: jnp.sum(sde.coefficients(ddpm_limit(rate), t)[1])  # noqa: E731
+    through = lambda rate: jnp.sum(sde.coefficients(battery.ddpm_limit(rate), t)[1])  # noqa: E731
     # g**2 = 4 rate t
     np.testing.assert_allclose(jax.jit(jax.grad(through))(5.0), 4 * 0.8, rtol=1e-10)
 
