@@ -1,4 +1,4 @@
-"""The command line: `jaxdiff train`, `classifier`, `learn-grid`, `sample`, `evaluate`, `inspect`.
+"""The command line: `jaxdiff train`, `sample`, `evaluate`, `likelihood` and others; see `COMMANDS`.
 
 A command is a module here with `main(arguments) -> exit status`; it is imported when it is called.
 Mistakes of the user end with one line on stderr and status 2, Ctrl-C with 130.
@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "learn-grid": "learn where a few steps of a sampler should be",
     "sample": "draw samples from a run, as .npz and as a picture",
     "evaluate": "compare samples with real data: distances, precision, recall, copies",
+    "likelihood": "how probable real data are to a model: bits/dim with their errors",
     "inspect": "show what a run directory holds",
 }
 
@@ -39,6 +40,7 @@ A first run, some minutes on a laptop:
   jaxdiff train digits --out run --seconds 300
   jaxdiff sample run --n 900 --out samples.npz --plot samples.png
   jaxdiff evaluate run --samples samples.npz
+  jaxdiff likelihood run --method elbo --n 100 --plot terms.png
   jaxdiff inspect run --plot loss.png
 """
 

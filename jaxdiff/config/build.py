@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdiff import data, losses, training
+from jaxdiff import data, losses, schedules, training
 from jaxdiff.config.fields import Config, DataConfig
 from jaxdiff.config.loss import build_loss, build_validation
 from jaxdiff.config.model import (
@@ -172,12 +172,14 @@ def check(config: Config, batch: dict[str, Any]) -> training.TrainState:
 
     Raises:
         ValueError: a value out of range, or parts that do not go together: such as a
-            parametrization that says nothing where the configured grid begins.
+            parametrization that says nothing where the configured grid begins, or a schedule
+            whose noise ends below the spread of the data.
     """
     if isinstance(config.model, ClassifierConfig):
         build_classifier(config, None)
     else:
         _check_sampling(config)
+        schedules.check_spread(build_schedule(config), batch["x"])
     abstract = jax.eval_shape(lambda: build_state(config))
     jax.eval_shape(build_step(config), abstract, batch)
     return abstract

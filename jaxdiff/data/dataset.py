@@ -33,6 +33,8 @@ class Dataset:
         name: what errors and logs call it.
         num_classes: one more than the highest label of the whole set, or None without labels.
         test_from: the row where an official test part begins, or None without one.
+        bins: how many values a number of x can take, evenly over [-1, 1] with both ends: 256 for
+            bytes; None for floats, of which nothing is known.
         batch_size: examples a batch, which may exceed N.
         seed: what the order of examples is drawn from.
         flip: whether images are mirrored left to right, each with probability 1/2 an epoch.
@@ -43,6 +45,7 @@ class Dataset:
     name: str = "data"
     num_classes: int | None = None
     test_from: int | None = None
+    bins: int | None = None
     batch_size: int = 128
     seed: int = 0
     flip: bool = False
@@ -225,11 +228,17 @@ def from_arrays(x: Any, y: Any = None, *, value_range: Any = None, name: str = "
             )
         x = x[..., None]
     bounds = images.check_range(x, value_range, f"{name}: x")
-    return from_source(sources.scaled(x, bounds), y, name=name)
+    bins = images.count_values(x.dtype, bounds)
+    return from_source(sources.scaled(x, bounds), y, name=name, bins=bins)
 
 
 def from_source(
-    x: sources.Source, y: Any = None, *, name: str = "data", test_from: int | None = None
+    x: sources.Source,
+    y: Any = None,
+    *,
+    name: str = "data",
+    test_from: int | None = None,
+    bins: int | None = None,
 ) -> Dataset:
     """Makes a dataset of a source, whose numbers are taken as they come.
 
@@ -238,6 +247,7 @@ def from_source(
         y: [N] integer class numbers >= 0, or None.
         name: what errors and logs call it.
         test_from: the row where an official test part begins, 0 < test_from < N, if there is one.
+        bins: how many values floats take, if that is known; bytes take 256.
 
     Returns:
         A dataset with batches of 128 and seed 0; see `Dataset.with_batches`.
@@ -255,7 +265,8 @@ def from_source(
     if y is not None:
         y = sources.read_only(images.check_labels(y, len(x), f"{name}: y"))
     classes = None if y is None else int(y.max()) + 1
-    return Dataset(x=x, y=y, name=name, num_classes=classes, test_from=test_from)
+    bins = 256 if x.dtype == np.uint8 else bins
+    return Dataset(x=x, y=y, name=name, num_classes=classes, test_from=test_from, bins=bins)
 
 
 def _as_float(x: np.ndarray) -> np.ndarray:

@@ -14,4 +14,5 @@ def load() -> dataset.Dataset:
     from sklearn.datasets import load_digits  # heavy to import
 
     bunch = load_digits()
-    return dataset.from_arrays(bunch.images, bunch.target, value_range=(0, 16), name="digits")
+    whole = bunch.images.astype("uint8")  # stored as floats, whole numbers all
+    return dataset.from_arrays(whole, bunch.target, value_range=(0, 16), name="digits")

@@ -59,6 +59,7 @@ def load(path: str | os.PathLike, *, value_range: Any = None) -> dataset.Dataset
         np.concatenate([part.y for part in parts]) if all(labelled) else None,
         name=path.name,
         test_from=len(parts[0]) if len(parts) == 2 else None,
+        bins=parts[0].bins if len({part.bins for part in parts}) == 1 else None,
     )
 
 

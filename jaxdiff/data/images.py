@@ -15,6 +15,7 @@ __all__ = [
     "check_labels",
     "check_range",
     "check_shape",
+    "count_values",
     "from_uint8",
     "scaled",
     "to_float",
@@ -173,6 +174,22 @@ def scaled(x: np.ndarray, bounds: tuple[float, float] | None) -> np.ndarray:
         return x
     onto = (x.astype(np.float32) - np.float32(low)) * np.float32(2 / (high - low)) - 1
     return np.clip(onto, -1, 1)
+
+
+def count_values(dtype: Any, bounds: tuple[float, float] | None) -> int | None:
+    """How many values stored numbers can take, evenly over their range with both ends.
+
+    Args:
+        dtype: of what is stored.
+        bounds: (low, high), as `check_range` returns them.
+
+    Returns:
+        high - low + 1 for whole numbers between whole bounds, else None.
+    """
+    if bounds is None or not jnp.issubdtype(dtype, jnp.integer):
+        return None
+    low, high = bounds
+    return int(high - low) + 1 if low.is_integer() and high.is_integer() else None
 
 
 def _bounds(value_range: Any) -> tuple[float, float]:

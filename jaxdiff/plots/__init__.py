@@ -3,11 +3,15 @@
 from jaxdiff.plots.canvas import FORMATS
 from jaxdiff.plots.lines import curves, loss_curve, read_log, scatter
 from jaxdiff.plots.mosaic import sample_grid
-from jaxdiff.plots.tables import metrics_table, metrics_text
+from jaxdiff.plots.tables import likelihood_table, metrics_table, metrics_text
+from jaxdiff.plots.terms import bound_terms, likelihood_histogram
 
 __all__ = [
     "FORMATS",
+    "bound_terms",
     "curves",
+    "likelihood_histogram",
+    "likelihood_table",
     "loss_curve",
     "metrics_table",
     "metrics_text",

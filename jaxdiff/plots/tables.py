@@ -1,13 +1,14 @@
 """Tables of numbers, for a terminal or a text file."""
 
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["metrics_table", "metrics_text"]
+__all__ = ["likelihood_table", "metrics_table", "metrics_text"]
 
 
 def metrics_table(rows: Sequence[Any], *, title: str | None = None) -> "Table":
@@ -56,3 +57,50 @@ def metrics_text(rows: Sequence[Any], *, title: str | None = None) -> str:
     console = Console(file=io.StringIO(), width=100, color_system=None)
     console.print(metrics_table(rows, title=title))
     return console.file.getvalue()
+
+
+def likelihood_table(
+    estimate: Any,
+    sums: Mapping[str, tuple[float, float]],
+    *,
+    draws: str = "probes",
+    unit: str = "bits/dim",
+    title: str = "",
+    caption: str = "",
+) -> "Table":
+    """A table of a likelihood: bits per dimension, nats, their errors by cause, and the terms.
+
+    The causes are the data, dequantisation over their bins, and what is drawn besides.
+
+    Args:
+        estimate: a `jaxdiff.likelihood.Estimate`.
+        sums: by name, (value, standard error) of each term in bits per dimension.
+        draws: what is drawn beside dequantisation: "probes" or "noise".
+        unit: what the value in bits per dimension is called.
+        title: a heading.
+        caption: how it was come by.
+
+    Returns:
+        A rich table, to print on a rich console.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title), caption=escape(caption))
+    table.add_column("")
+    for name in ("value", "± in all", "of data", "of bins", f"of {draws}"):
+        table.add_column(name, justify="right")
+    bits, nats = estimate.bits_errors, estimate.errors
+    table.add_row(unit, *map(_number, (estimate.bits_per_dim, *bits)))
+    table.add_row("log p, nats/example", *map(_number, (estimate.mean, *nats)))
+    table.add_section()
+    for name, (value, error) in sums.items():
+        table.add_row(f"bits/dim of {name}", _number(value), _number(error))
+    return table
+
+
+def _number(value: Any) -> str:
+    """Four places; - where it is unknown, a bare 0 where nothing is random."""
+    if math.isnan(value):
+        return "-"
+    return f"{float(value):.4f}" if value else "0"
