@@ -20,7 +20,8 @@ from jaxdiff.arrays import event_sum
 from jaxdiff.divergence import Divergence, exact
 from jaxdiff.likelihood.estimate import Estimate
 from jaxdiff.likelihood.quantisation import Quantisation, model_units
-from jaxdiff.samplers.adaptive import Integrator, Solution, check_times, integrate, integrator
+from jaxdiff.samplers import spans
+from jaxdiff.samplers.adaptive import Integrator, Solution, integrate, integrator
 from jaxdiff.samplers.base import example_keys
 from jaxdiff.schedules import check_spread, cleanest_time
 from jaxdiff.typing import Denoise, Schedule
@@ -87,8 +88,10 @@ def log_prob(
         quantisation.
     """
     x = model_units(x, quantisation)
+    start, end = spans.ends(how, start, None)
     start = cleanest_time(schedule) if start is None else start
-    start, end = check_times(denoise, schedule, x, start, schedule.t_max, noisy=True)
+    end = schedule.t_max if end is None else end
+    start, end = spans.check(denoise, schedule, x, start, end, noisy=True)
     check_spread(schedule, x)
     if draws < 1 or (draws > 1 and quantisation is None):
         raise ValueError(f"draws must be 1, or more with a quantisation to draw from, got {draws}")

@@ -17,11 +17,10 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import lineax
-import numpy as np
 from jax import Array
 
 from jaxdiff import arrays, sde
-from jaxdiff.denoiser import Denoiser
+from jaxdiff.samplers import spans
 from jaxdiff.samplers.base import example_keys
 from jaxdiff.samplers.brownian import Paths
 from jaxdiff.samplers.integrators import (
@@ -30,17 +29,16 @@ from jaxdiff.samplers.integrators import (
     Integrator,
     Solution,
     Status,
+    check_solver,
     integrator,
     run,
 )
-from jaxdiff.schedules import cleanest_time
 from jaxdiff.typing import Denoise, Schedule
 
 __all__ = [
     "Integrator",
     "Solution",
     "Status",
-    "check_times",
     "integrate",
     "integrator",
     "simulate",
@@ -77,8 +75,8 @@ def solve_ode(
         schedule: the schedule; `sde.in_sigma_clock` gives a pair (model, schedule) whose flow is
             straighter.
         x: [B, ...], float32 or float64, the state at start.
-        start, end: [], times of the schedule's clock with sigma > 0; t_max and the schedule's
-            `cleanest_time` if None.
+        start, end: [], times of the schedule's clock with sigma > 0; the ends of the integrator's
+            times where it has such, else t_max and the schedule's `cleanest_time` if None.
         how: the integrator.
         times: [T], in the order of the solve, where states are wanted as well; x is then
             [T, B, ...].
@@ -96,7 +94,7 @@ def solve_ode(
 
     Source: Song et al. 2021, arXiv:2011.13456, eq. 13 and section 4.3.
     """
-    start, end = check_times(denoise, schedule, x, start, end, noisy=True)
+    start, end = spans.check(denoise, schedule, x, *spans.ends(how, start, end), noisy=True)
     flow = sde.probability_flow(denoise, schedule)
     return integrate(flow, x, start=start, end=end, how=how, times=times, dense=dense)
 
@@ -126,8 +124,9 @@ def integrate(
         ValueError: times out of order.
         FloatingPointError: as for `solve_ode`.
     """
+    check_solver(how, ODE_SOLVERS)
     dtype = jax.tree.leaves(y)[0].dtype
-    start, end, times = _in(dtype, start, end, times)
+    start, end, times = spans.in_dtype(dtype, start, end, times)
     how = _strong(how, dtype)
     return _ode(_strong(field, dtype), y, start, end, how, times, dense=dense).check()
 
@@ -185,7 +184,8 @@ def solve_sde(
         x_T = _start(keys, schedule, tuple(shape))
     if tuple(x_T.shape) != tuple(shape):
         raise ValueError(f"x_T must have the shape asked for, {shape}, got {tuple(x_T.shape)}")
-    start, end = check_times(denoise, schedule, x_T, start, end, noisy=True, signal=True)
+    ends = spans.ends(how, start, end)
+    start, end = spans.check(denoise, schedule, x_T, *ends, noisy=True, signal=True)
     process = sde.reverse(denoise, schedule, lam)
     return _stochastic(keys, process, x_T, start, end, how, times)
 
@@ -220,15 +220,16 @@ def simulate(
     Source: Song et al. 2021, arXiv:2011.13456, eq. 5.
     """
     keys = example_keys(key, x.shape[0])
+    start, end = spans.ends(how, start, end)
     start = schedule.t_min if start is None else start
     end = schedule.t_max if end is None else end
-    start, end = check_times(None, schedule, x, start, end, signal=True)
+    start, end = spans.check(None, schedule, x, start, end, signal=True)
     return _stochastic(keys, sde.forward(schedule), x, start, end, how, times)
 
 
 def _stochastic(keys, process, x, start, end, how, times) -> Solution:
-    _check_adapts(how)
-    start, end, times = _in(x.dtype, start, end, times)
+    check_solver(how, SDE_SOLVERS)
+    start, end, times = spans.in_dtype(x.dtype, start, end, times)
     how, process = (_strong(a, x.dtype) for a in (how, process))
     return _sde(keys, process, x, start, end, how, times).check()
 
@@ -272,93 +273,10 @@ def _levy_area(solver: Any) -> Any:
     return diffrax.SpaceTimeTimeLevyArea
 
 
-def _check_adapts(how: Integrator) -> None:
-    if isinstance(how.solver, str) and how.solver not in SDE_SOLVERS:
-        raise ValueError(
-            f"solver of an SDE must be one of {', '.join(SDE_SOLVERS)}, got {how.solver!r}"
-        )
-    if not how.fixed and how.solver in ("euler", "euler_heun", "sea"):
-        raise ValueError(
-            f"solver {how.solver} has no error estimate: give steps, or take heun, sra1 or shark"
-        )
-
-
 def _start(keys: Array, schedule: Schedule, shape: tuple[int, ...]) -> Array:
     """Prior_std times Gaussian noise, the x_T that `sample` draws from the same keys."""
     one = lambda key: jax.random.normal(jax.random.fold_in(key, 0), shape[1:])  # noqa: E731
     return schedule.prior_std * jax.vmap(one)(keys)
-
-
-def check_times(
-    denoise: Denoise | None,
-    schedule: Schedule,
-    x: Array,
-    start: Any,
-    end: Any,
-    *,
-    noisy: bool = False,
-    signal: bool = False,
-) -> tuple[Any, Any]:
-    """(start, end) of a solve, t_max and `cleanest_time` where None.
-
-    Raises:
-        ValueError: x no float batch or not finite; a time outside the clock; without noise where
-            noisy, without signal where signal; a level that the parametrization refuses.
-    """
-    _check_state(x)
-    start = schedule.t_max if start is None else start
-    end = cleanest_time(schedule) if end is None else end
-    if arrays.is_traced((start, end, schedule)):
-        return start, end
-    for name, t in (("start", start), ("end", end)):
-        if np.ndim(t):
-            raise ValueError(f"{name} must be a number, got shape {list(np.shape(t))}")
-        arrays.check_range(name, t, 0, float(np.max(np.asarray(schedule.t_max))) * (1 + 1e-6))
-        level = schedule(jnp.asarray(t, arrays.float_dtype()))
-        if noisy and not float(level.sigma) > 0:
-            raise ValueError(
-                f"{name} must be a time with noise, where the score is defined, got t = {t} with"
-                f" sigma = 0; wanted such as {float(cleanest_time(schedule)):g}"
-            )
-        if signal and not float(level.alpha) > 0:
-            raise ValueError(
-                f"{name} must be a time with signal, got t = {t} with alpha = 0, where f is"
-                " infinite; begin a little before t_max"
-            )
-        for part in jax.tree.leaves(denoise, is_leaf=lambda node: isinstance(node, Denoiser)):
-            if isinstance(part, Denoiser):
-                part.check(jax.tree.map(lambda a: a[None], level))
-    if float(start) == float(end):
-        raise ValueError(f"start and end must differ, got {float(start):g} twice")
-    return start, end
-
-
-def _check_state(x: Array) -> None:
-    if not hasattr(x, "dtype") or x.dtype not in (jnp.float32, jnp.float64):
-        raise ValueError(f"x must be float32 or float64, got {getattr(x, 'dtype', type(x))}")
-    if x.ndim < 1 or x.size == 0:
-        raise ValueError(f"x must be a batch [B, ...] with B >= 1, got {list(x.shape)}")
-    numbers = arrays.concrete(x)
-    if numbers is not None and not np.isfinite(numbers).all():
-        raise ValueError("x must be finite, got NaN or infinity")
-
-
-def _in(dtype: Any, start: Any, end: Any, times: Any) -> tuple[Array, Array, Array | None]:
-    """The times in the dtype of the state, those to save checked for their order."""
-    start, end = jnp.asarray(start, dtype), jnp.asarray(end, dtype)
-    if times is None:
-        return start, end, None
-    times = jnp.asarray(times, dtype)
-    if times.ndim != 1 or times.shape[0] == 0:
-        raise ValueError(f"times must be [T] with T >= 1, got {list(times.shape)}")
-    if not arrays.is_traced((start, end, times)):
-        walk = np.concatenate([[start], times, [end]]) * np.sign(end - start)
-        if np.any(np.diff(walk) < 0):
-            raise ValueError(
-                f"times must lie between start and end, {start:g} and {end:g}, in that order,"
-                f" got {np.asarray(times)}"
-            )
-    return start, end, times
 
 
 def _strong(tree: Any, dtype: Any) -> Any:

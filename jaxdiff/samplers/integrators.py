@@ -29,6 +29,7 @@ __all__ = [
     "Integrator",
     "Solution",
     "Status",
+    "check_solver",
     "integrator",
     "run",
 ]
@@ -56,6 +57,8 @@ SDE_SOLVERS: dict[str, Callable[[], diffrax.AbstractSolver]] = {
     "sea": diffrax.SEA,
 }
 """For additive noise, where Ito and Stratonovich agree. Ito-Milstein is Euler there."""
+
+_WITHOUT_ERROR = ("euler", "euler_heun", "sea")
 
 ADJOINTS: dict[str, Callable[[], diffrax.AbstractAdjoint]] = {
     "checkpoint": diffrax.RecursiveCheckpointAdjoint,
@@ -115,6 +118,17 @@ class Integrator:
         return self.steps is not None or self.times is not None
 
 
+@arrays.pytree
+class Path:
+    """A solution as a function of time."""
+
+    interpolation: diffrax.DenseInterpolation
+
+    def __call__(self, t: Any) -> Any:
+        """The state at a time within the solve, []."""
+        return self.interpolation.evaluate(t)
+
+
 class Solution(NamedTuple):
     """What a solve returns; see `solve_ode`.
 
@@ -125,7 +139,7 @@ class Solution(NamedTuple):
         steps: [] int, steps tried.
         rejected: [] int, of those, how many were too long.
         calls: [] int, calls of the model; -1 where the solver does not say how many a step takes.
-        path: where it was asked for, a function of a time within the solve to [B, ...].
+        path: where it was asked for, the state as a function of a time within the solve.
     """
 
     x: Any
@@ -209,6 +223,19 @@ def _checked_times(times: Any) -> Array:
     return times
 
 
+def check_solver(how: Integrator, solvers: dict[str, Callable]) -> None:
+    """Raises ValueError for a name that is none of `solvers`, or that cannot adapt its steps."""
+    if not isinstance(how.solver, str):
+        return
+    if how.solver not in solvers:
+        raise ValueError(f"solver must be one of {', '.join(solvers)} here, got {how.solver!r}")
+    if not how.fixed and how.solver in _WITHOUT_ERROR:
+        adaptive = ", ".join(name for name in solvers if name not in _WITHOUT_ERROR)
+        raise ValueError(
+            f"solver {how.solver} has no error estimate: give steps, or take one of {adaptive}"
+        )
+
+
 def run(
     terms: Any,
     y: Any,
@@ -257,7 +284,7 @@ def run(
     status = _status(found.result, y)
     y = jax.tree.map(lambda a: jnp.where(status == Status.SUCCESSFUL, a, jnp.nan), y)
     steps = found.stats["num_steps"]
-    path = found.interpolation.evaluate if dense else None
+    path = Path(found.interpolation) if dense else None
     rejected = found.stats["num_rejected_steps"]
     return Solution(y, status, steps, rejected, _calls(solver, steps), path)
 
@@ -289,7 +316,7 @@ def _rms(leaf: Array) -> Array:
 
 
 def _status(result: Any, y: Any) -> Array:
-    code = jnp.asarray(int(Status.FAILED))
+    code = jnp.asarray(int(Status.FAILED), jnp.int32)
     for status, item in _RESULTS.items():
         code = jnp.where(result == item, int(status), code)
     finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(y)]).all()
