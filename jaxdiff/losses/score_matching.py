@@ -102,6 +102,8 @@ def sliced(key: Array, denoise: Denoise, x_t: Array, level: NoiseLevel, slices: 
 
     Source: Song et al. 2019, arXiv:1905.07088, eq. 7.
     """
+    if slices != int(slices) or slices < 1:
+        raise ValueError(f"slices must be a whole number of at least 1, got {slices}")
     s, estimates, u = _sliced(key, denoise, x_t, level, hutchinson(slices))
     along = jnp.sum(u * s[None], axis=tuple(range(2, u.ndim)))
     return jnp.mean(0.5 * along.T**2 + estimates, axis=1)
