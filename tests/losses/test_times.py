@@ -17,7 +17,8 @@ CLOCKS = {
     "chain": schedules.from_betas(schedules.linear_betas(100)),
 }
 each_clock = pytest.mark.parametrize("name", CLOCKS)
-each_sampler = pytest.mark.parametrize("sampler", list(losses.TIMES.values()), ids=losses.TIMES)
+EVEN = {name: times for name, times in losses.TIMES.items() if name != "uniform_log_snr"}
+each_sampler = pytest.mark.parametrize("sampler", list(EVEN.values()), ids=EVEN)
 
 
 def first_time(schedule):
