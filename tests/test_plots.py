@@ -1,5 +1,7 @@
 """Truth: the pixels of the written picture, scipy's running mean, and the rows that went in."""
 
+import io
+import math
 import os
 import subprocess
 import sys
@@ -7,9 +9,11 @@ import sys
 import matplotlib.image
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy.ndimage import uniform_filter1d
 
 from jaxdiff import data, metrics, plots
+from jaxdiff.likelihood import Estimate
 from jaxdiff.plots import lines
 
 X = np.random.default_rng(0).uniform(-1, 1, (5, 8, 8, 1)).astype(np.float32)
@@ -114,6 +118,76 @@ def test_the_table_holds_every_number():
         assert f"{row.floor:.4f} ± {row.floor_error:.4f}" in line
     assert "samples: n = 30, real floor: n = 30, both against 25 held-out" in text
     assert plots.metrics_table(rows).row_count == len(rows)
+
+
+def test_the_table_of_a_likelihood_holds_its_numbers():
+    """Beside numpy's: 3 bits a dimension, say, are -3 log 2 nats of each number."""
+    x = np.random.default_rng(0).normal(size=(2, 10, 1, 3))
+    bound = Estimate({"prior": x[0] - 9, "decoder": x[1]}, 4, False, True)
+    sums = {"prior": (3.25, 0.5), "decoder": (-0.125, math.nan)}
+    console = Console(file=io.StringIO(), width=80)
+    table = plots.likelihood_table(
+        bound, sums, draws="noise", unit="bits", title="[a]", caption="b"
+    )
+    console.print(table)
+    text = console.file.getvalue()
+    value = x.sum(axis=0) - 9
+    error = value.mean(axis=(1, 2)).std(ddof=1) / np.sqrt(10)
+    noise = np.sqrt(value.var(axis=2, ddof=1).mean() / 30)
+    for unit in (1, -4 * np.log(2)):
+        assert f"{value.mean() / unit:.4f}" in text
+        assert f"{error / abs(unit):.4f}" in text
+        assert f"{noise / abs(unit):.4f}" in text
+    lines = {line.split()[3]: line for line in text.splitlines() if "bits/dim of" in line}
+    assert "3.2500" in lines["prior"]
+    assert "0.5000" in lines["prior"]
+    assert "-0.1250" in lines["decoder"]
+    assert " - " in lines["decoder"]
+    assert "[a]" in text
+
+
+def test_bars_are_as_long_as_the_terms(tmp_path):
+    steps = np.full(20, 0.1)
+    ends = {"prior": (1.0, 0.0), "steps": (2.0, 0.0), "decoder": (0.5, 0.0)}
+    plots.bound_terms(steps, np.linspace(-5, 5, 20), ends, tmp_path / "a.png", title="digits")
+    picture = pixels(tmp_path / "a.png")
+    colours = {"prior": "#b9c7d8", "steps": "#1f4e8c", "decoder": "#c44e31"}
+    lengths = {}
+    for name, colour in colours.items():
+        same = np.all(picture[:, 650:] == to_rgb_bytes(colour), axis=-1)
+        lengths[name] = np.median([row.sum() for row in same if row.sum() > 20])
+    # pixels, of which an error bar's line takes some, at each end one may be mixed
+    assert lengths["prior"] / lengths["steps"] == pytest.approx(0.5, abs=0.03)
+    assert lengths["decoder"] / lengths["steps"] == pytest.approx(0.25, abs=0.03)
+    line = np.all(picture[:, :550] == to_rgb_bytes(colours["steps"]), axis=-1)
+    rows = np.nonzero(line)[0]
+    assert np.ptp(rows) <= 8  # equal steps are a level line, as thick as its marks
+
+
+def to_rgb_bytes(colour):
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def test_a_histogram_counts_examples(tmp_path):
+    """Nine examples at one end and a single one at the other: bars of nine to one."""
+    values = np.array([1.0] * 9 + [2.0])
+    plots.likelihood_histogram(values, tmp_path / "a.png")
+    bars = np.all(pixels(tmp_path / "a.png") == to_rgb_bytes("#b9c7d8"), axis=-1).sum(axis=0)
+    tall, short = bars[:350].max(), bars[350:].max()
+    assert tall / short == pytest.approx(9, rel=0.1)  # rows of pixels
+    plots.likelihood_histogram(values, tmp_path / "b.png", interval=(1.0, 1.3), title="digits")
+    assert not np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
+
+
+def test_terms_that_cannot_be_drawn(tmp_path):
+    with pytest.raises(ValueError, match=r"must be \[K - 1\] both, got \[2\] and \[3\]"):
+        plots.bound_terms([1, 2], [1, 2, 3], {"prior": (1, 0)}, tmp_path / "a.png")
+    with pytest.raises(ValueError, match="at least one term"):
+        plots.bound_terms([1], [1], {}, tmp_path / "a.png")
+    with pytest.raises(ValueError, match="finite"):
+        plots.likelihood_histogram([1, np.nan], tmp_path / "a.png")
+    plots.bound_terms([], [], {"decoder": (1.0, math.nan)}, tmp_path / "a.png")  # a single step
+    assert os.listdir(tmp_path) == ["a.png"]
 
 
 def test_a_failed_picture_leaves_the_old_one(tmp_path, monkeypatch):

@@ -52,7 +52,7 @@ class Report:
     @property
     def unit(self) -> str:
         """What bits per dimension are of."""
-        return "bits/dim" if self.bins is not None else "density, bits/dim"
+        return "bits/dim" if self.bins is not None else "bits/dim of density"
 
     @property
     def draws(self) -> str:
@@ -71,7 +71,7 @@ def report(estimate: Estimate, *, grid: Grid | None, **words: Any) -> Report:
     for name in sorted(estimate.terms, key=_ORDER.index):
         term = estimate.terms[name]
         alone = dataclasses.replace(estimate, terms={name: _summed(term)})
-        sums[name] = float(alone.bits_per_dim), float(alone.bits_errors.total)
+        sums[name] = 0.0 + float(alone.bits_per_dim), float(alone.bits_errors.total)  # no -0
     interval = None
     if len(estimate.per_example) > 1:
         unit = estimate.dims * math.log(2)
@@ -101,7 +101,7 @@ def table(report: Report) -> "Table":
         estimate,
         report.sums,
         draws=report.draws,
-        unit=f"{report.unit}{' at most' if report.method == 'elbo' else ''}",
+        unit=f"{report.unit}{' ≤' if report.method == 'elbo' else ''}",
         title=f"{report.data}, by {report.method} at step {report.step}",
         caption=caption,
     )

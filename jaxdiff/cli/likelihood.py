@@ -114,8 +114,8 @@ class Likelihood:
     """The decay of the average to use, of those that the run keeps."""
     checkpoint: int | Literal["best"] | None = None
     """The step of the checkpoint to use, or "best"; the newest unless given."""
-    batch: int = 256
-    """How many examples are worked on at once."""
+    batch: int = 64
+    """How many examples are worked on at once; of the ODE, times as many probes."""
     out: Path | None = None
     """All numbers, those of each example too, to write as well: .csv or .json."""
     plot: Path | None = None

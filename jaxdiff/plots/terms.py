@@ -50,7 +50,6 @@ def bound_terms(
     left.set(xlabel="log SNR where the step ends", ylabel="bits/dim of a step")
     mark = {"marker": "o", "markersize": 3} if len(steps) <= 100 else {}
     left.plot(log_snr, steps, color=_MIDDLE, linewidth=1.2, **mark)
-    left.fill_between(log_snr, 0, steps, color=_LOW, alpha=0.6, linewidth=0)
     left.axhline(0, color="black", linewidth=0.8)
     names = [f"{name}\n{value:.4g} ± {error:.2g}" for name, (value, error) in ends.items()]
     values, errors = np.array(list(ends.values()), np.float64).T
@@ -61,6 +60,7 @@ def bound_terms(
     right.set(xlabel=f"bits/dim, in all {values.sum():.4g}")
     for axes in (left, right):
         axes.grid(alpha=0.25)
+        axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     canvas.write(figure, path)
 

@@ -8,7 +8,7 @@ import pytest
 from jaxdiff.cli import main
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "inspect"])
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "likelihood", "inspect"])
 def test_help(command, capsys):
     assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out

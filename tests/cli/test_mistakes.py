@@ -15,6 +15,13 @@ FLOOR = ["--loss.times", "importance", "--loss.times-options", "floor"]
 LENGTH = ["--training.steps", "7", "--training.seconds", "5"]
 
 
+NARROW = ["--schedule.name", "ve", "--schedule.options", "sigma_max", "0.3"]
+NARROW += ["--parametrization.name", "eps"]
+
+
+BOUND, FLOW = ["--method", "elbo"], ["--method", "ode-exact"]
+
+
 CHAIN = ["--schedule.name", "linear_betas", "--schedule.options", "num_steps"]
 
 
@@ -81,6 +88,27 @@ CHAIN = ["--schedule.name", "linear_betas", "--schedule.options", "num_steps"]
         (["evaluate", "{run}", "--samples", "{tmp}/none.npz"], "none.npz"),
         (["evaluate", "{run}", "--samples", "{points}", "--data", "digits"], "of one shape"),
         (["evaluate", "{run}", "--samples", "{points}", "--out", "t.txt"], ".csv or .json"),
+        (["train", "{points}", "--dry-run", *NARROW], "must end with noise beyond the data's"),
+        (["likelihood", "{tmp}", *BOUND], "is not a run directory"),
+        (["likelihood", "{run}", *BOUND], "give --bins N, or --density"),
+        (["likelihood", "{run}", *BOUND, "--bins", "5"], "must hold the 5 values"),
+        (["likelihood", "{run}", *BOUND, "--bins", "1"], "bins must be a whole number of at least"),
+        (["likelihood", "{run}", *BOUND, "--bins", "5", "--density"], "--density has no bins"),
+        (["likelihood", "{run}", *BOUND, "--data", "digits"], "[8, 8, 1], the model is of [2]"),
+        (["likelihood", "{run}", *BOUND, "--probes", "3"], "--probes is not of --method elbo"),
+        (["likelihood", "{run}", *FLOW, "--max-steps", "9", "--eta", "1"], "--eta is not of"),
+        (["likelihood", "{run}", *FLOW, "--probes", "3"], "--probes is not of --method ode-exact"),
+        (["likelihood", "{run}", *FLOW, "--density", "--start", "0"], "a time with noise"),
+        (["likelihood", "{run}", *FLOW, "--density", "--rtol", "0"], "rtol must lie in"),
+        (["likelihood", "{run}", *FLOW, "--density", "--n", "0"], "--n must be at least 1"),
+        (["likelihood", "{run}", *FLOW, "--density", "--draws", "0"], "--draws must be at least 1"),
+        (["likelihood", "{run}", *FLOW, "--density", "--seed", "-1"], "--seed must lie in"),
+        (["likelihood", "{run}", *BOUND, "--density", "--eta", "0"], "eta must lie in (0, 1]"),
+        (["likelihood", "{run}", *BOUND, "--density", "--grid", "leading"], "needs a from_betas"),
+        (["likelihood", "{run}", *BOUND, "--density", "--steps", "0"], "num_steps must be"),
+        (["likelihood", "{run}", *BOUND, "--out", "a.txt"], "--out must end in .csv or .json"),
+        (["likelihood", "{run}", *BOUND, "--plot", "a.gif"], "--plot must end in"),
+        (["likelihood", "{run}", *BOUND, "--plot", "{tmp}/b/a.png"], "no directory"),
         (["inspect", "{tmp}"], "is not a run directory"),
     ],
 )

@@ -133,3 +133,28 @@ def test_stored_arrays_cannot_be_written_through():
     batch = dataset.with_batches(5).batch_at(0)
     batch["x"][:] = 0  # a batch is the caller's own
     assert dataset.x.max() == 1
+
+
+def test_how_many_values_there_are():
+    """Whole numbers between whole bounds, wherever they are stored; of floats nothing is known."""
+    byte, three = np.array([[0], [255]], np.uint8), np.array([[0], [2]])
+    assert data.from_arrays(byte).bins == 256
+    assert data.from_arrays(byte, value_range=(0, 255)).bins == 256
+    assert data.from_arrays(three, value_range=(0, 2)).bins == 3
+    assert data.from_arrays(three, value_range=(-0.5, 2.5)).bins is None
+    assert data.from_arrays(three.astype(float), value_range=(0, 2)).bins is None
+    assert data.from_arrays(np.array([[-1.0], [1.0]])).bins is None
+    assert data.from_arrays(byte).part("train", heldout_every=2).bins == 256
+
+
+@pytest.mark.parametrize("source", ["digits", "bytes"])
+def test_values_are_bins_of_which_both_ends_are_values(source):
+    """Value n of b lies at 2 n / (b - 1) - 1: what likelihoods take for granted."""
+    every = np.arange(256, dtype=np.uint8)[:, None]
+    dataset = data.load("digits") if source == "digits" else data.from_arrays(every)
+    bins = {"digits": 17, "bytes": 256}[source]
+    assert dataset.bins == bins
+    places = (dataset.images().astype(np.float64) + 1) * (bins - 1) / 2
+    # float32 on [-1, 1] knows places to a few 1e-7 of a half range
+    np.testing.assert_allclose(places, np.rint(places), atol=1e-6 * bins)
+    assert set(np.rint(places).ravel()) == set(range(bins))

@@ -33,6 +33,17 @@ def test_a_file_has_a_line_now_and_then(monkeypatch):
     assert all(line.startswith("step ") and "loss 0.2500" in line for line in lines)
 
 
+def test_what_is_counted_has_its_own_name():
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=120)
+    names = {"unit": "example", "number": "bits/dim"}
+    with progress.Bar(0, 40, console=console, **names) as bar:
+        bar.update(30, 40, 2.5)
+    assert "example 30/40" in file.getvalue()
+    assert "bits/dim 2.5000" in file.getvalue()
+    assert "examples/s" in file.getvalue()
+
+
 @pytest.mark.parametrize("total", [1.0, float("inf")])
 def test_any_total_will_do(total):
     with progress.Bar(0, total, console=Console(file=io.StringIO(), force_terminal=True)) as bar:
