@@ -31,7 +31,7 @@ __all__ = ["elbo"]
 
 
 def elbo(
-    key: Array,
+    key: Array | None,
     denoise: Denoise,
     x: Array,
     grid: Grid,
@@ -41,11 +41,12 @@ def elbo(
     last_std: Any = None,
     quantisation: Quantisation | None = None,
     draws: int = 1,
+    noise: Array | None = None,
 ) -> Estimate:
     """The variational lower bound of the log-likelihood of examples, on any grid.
 
     Args:
-        key: a PRNG key, or [B] keys, one an example.
+        key: a PRNG key, or [B] keys, one an example; None if noise is given.
         denoise: the model.
         x: [B, ...], float in the model's units, or whole numbers with a quantisation.
         grid: the grid, with a clean end; fewer steps are a shorter chain and another bound.
@@ -57,6 +58,8 @@ def elbo(
             probability of their bins. None for a density.
         draws: static, P, of the noise: each calls the model once a step. Of one draw the error
             has no split.
+        noise: [P, K, B, ...], what each x_t is made with, the noisiest first, to replay a run;
+            drawn if None.
 
     Returns:
         An Estimate with terms "prior" [B, 1, P], "steps" [B, 1, P, K - 1] from the noisiest on,
@@ -64,7 +67,8 @@ def elbo(
 
     Raises:
         ValueError: data that cannot be, a grid without a clean end, eta outside (0, 1], last_std
-            not positive, draws below 1, or a prior narrower than what is left of the data.
+            not positive, draws below 1, noise of another shape, or a prior narrower than what is
+            left of the data.
 
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 5 and section 3.3; Song et al. 2021,
         arXiv:2010.02502, eq. 11, for eta; Bao et al. 2022, arXiv:2201.06503, eq. 1-4, for
@@ -75,38 +79,38 @@ def elbo(
     _check(grid, eta, last_std, draws)
     if grid.schedule is not None:
         check_spread(grid.schedule, x)
-    keys = base.example_keys(key, x.shape[0])
+    wanted = (draws, grid.num_steps, *x.shape)
+    if noise is not None and noise.shape != wanted:
+        raise ValueError(f"noise must have shape [P, K, B, ...] {wanted}, got {noise.shape}")
+    keys = None if noise is not None else base.example_keys(key, x.shape[0])
     trees = (arrays.as_pytree(denoise), grid, eta, resolve(variance), last_std, quantisation)
     trees = jax.tree.map(lambda a: arrays.strong(a, x.dtype), trees)
-    terms = _terms(keys, x, *trees, draws=draws)
+    terms = _terms(keys, noise, x, *trees, draws=draws)
     return Estimate(terms, x[0].size, dequantised=False, probed=True)
 
 
 @functools.partial(jax.jit, static_argnames="draws")
-def _terms(keys, x, denoise, grid, eta, variance, last_std, quantisation, *, draws):
+def _terms(keys, noise, x, denoise, grid, eta, variance, last_std, quantisation, *, draws):
     last = jnp.sum(grid.levels.sigma > 0) - 1  # the cleanest noisy level
     at = lambda k: jax.tree.map(lambda a: a[k], grid.levels)  # noqa: E731
     first, cleanest = at(0), at(last)
     t, s = (jax.tree.map(lambda a: a[:-1], level) for level in grid.pairs)
 
-    def noised(draw_keys: Array, k: Array, level: NoiseLevel) -> tuple[Array, Array]:
-        one = lambda key: jax.random.normal(jax.random.fold_in(key, k), x.shape[1:], x.dtype)  # noqa: E731
-        noise = jax.vmap(one)(draw_keys)
-        return noise, q_sample(x, noise, level)
+    def noised(p: Array, k: Array, level: NoiseLevel) -> tuple[Array, Array]:
+        draw = noise[p, k] if keys is None else _draw(keys, p, k, x)
+        return draw, q_sample(x, draw, level)
 
     def one_draw(p: Array) -> tuple[Array, Array]:
-        draw_keys = jax.vmap(lambda key: jax.random.fold_in(key, p))(keys)
-
         def step(_, inputs):
             k, t, s = inputs
             padding = s.sigma <= 0
             t, s = (_where(padding, at(i), level) for i, level in ((0, t), (1, s)))
-            noise, x_t = noised(draw_keys, k, t)
-            kl = _step_kl(denoise(x_t, t), Denoised(x, noise), x_t, t, s, eta, variance)
+            draw, x_t = noised(p, k, t)
+            kl = _step_kl(denoise(x_t, t), Denoised(x, draw), x_t, t, s, eta, variance)
             return None, jnp.where(padding, 0, -event_sum(kl))
 
         _, steps = jax.lax.scan(step, None, (jnp.arange(t.t.shape[0]), t, s))
-        _, x_1 = noised(draw_keys, last, cleanest)
+        _, x_1 = noised(p, last, cleanest)
         mean = denoise(x_1, cleanest).x0
         return jnp.moveaxis(steps, 0, -1), _decoded(x, mean, cleanest, last_std, quantisation)
 
@@ -118,6 +122,16 @@ def _terms(keys, x, denoise, grid, eta, variance, last_std, quantisation, *, dra
         "steps": jnp.moveaxis(steps, 0, 1)[:, None],
         "decoder": jnp.moveaxis(decoder, 0, 1)[:, None],
     }
+
+
+def _draw(keys: Array, p: Array, k: Array, x: Array) -> Array:
+    """Noise like x, of draw p and step k; example i's from keys[i]."""
+
+    def one(key: Array) -> Array:
+        key = jax.random.fold_in(jax.random.fold_in(key, p), k)
+        return jax.random.normal(key, x.shape[1:], x.dtype)
+
+    return jax.vmap(one)(keys)
 
 
 def _step_kl(d: Denoised, data: Denoised, x_t, t, s, eta, variance) -> Array:

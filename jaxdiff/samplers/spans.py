@@ -11,7 +11,7 @@ from jaxdiff import arrays
 from jaxdiff.denoiser import Denoiser
 from jaxdiff.samplers.integrators import Integrator
 from jaxdiff.schedules import cleanest_time
-from jaxdiff.typing import Denoise, Schedule
+from jaxdiff.typing import Denoise, NoiseLevel, Schedule
 
 __all__ = ["check", "ends", "in_dtype"]
 
@@ -47,31 +47,39 @@ def check(
             noisy, without signal where signal; a level that the parametrization refuses.
     """
     _check_state(x)
-    start = schedule.t_max if start is None else start
-    end = cleanest_time(schedule) if end is None else end
     if arrays.is_traced((start, end, schedule)):
-        return start, end
-    for name, t in (("start", start), ("end", end)):
-        if np.ndim(t):
-            raise ValueError(f"{name} must be a number, got shape {list(np.shape(t))}")
-        arrays.check_range(name, t, 0, float(np.max(np.asarray(schedule.t_max))) * (1 + 1e-6))
-        level = schedule(jnp.asarray(t, arrays.float_dtype()))
-        if noisy and not float(level.sigma) > 0:
-            raise ValueError(
-                f"{name} must be a time with noise, where the score is defined, got t = {t} with"
-                f" sigma = 0; wanted such as {float(cleanest_time(schedule)):g}"
-            )
-        if signal and not float(level.alpha) > 0:
-            raise ValueError(
-                f"{name} must be a time with signal, got t = {t} with alpha = 0, where f is"
-                " infinite; begin a little before t_max"
-            )
-        for part in jax.tree.leaves(denoise, is_leaf=lambda node: isinstance(node, Denoiser)):
-            if isinstance(part, Denoiser):
-                part.check(jax.tree.map(lambda a: a[None], level))
-    if float(start) == float(end):
-        raise ValueError(f"start and end must differ, got {float(start):g} twice")
+        start = schedule.t_max if start is None else start
+        return start, cleanest_time(schedule) if end is None else end
+    with jax.ensure_compile_time_eval():  # numbers, even where the caller is being traced
+        start = schedule.t_max if start is None else start
+        end = cleanest_time(schedule) if end is None else end
+        for name, t in (("start", start), ("end", end)):
+            if np.ndim(t):
+                raise ValueError(f"{name} must be a number, got shape {list(np.shape(t))}")
+            arrays.check_range(name, t, 0, float(np.max(np.asarray(schedule.t_max))) * (1 + 1e-6))
+            level = schedule(jnp.asarray(t, arrays.float_dtype()))
+            _check_level(name, t, level, schedule, noisy, signal)
+            for part in jax.tree.leaves(denoise, is_leaf=lambda node: isinstance(node, Denoiser)):
+                if isinstance(part, Denoiser):
+                    part.check(jax.tree.map(lambda a: a[None], level))
+        if float(start) == float(end):
+            raise ValueError(f"start and end must differ, got {float(start):g} twice")
     return start, end
+
+
+def _check_level(
+    name: str, t: Any, level: NoiseLevel, schedule: Schedule, noisy: bool, signal: bool
+) -> None:
+    if noisy and not float(level.sigma) > 0:
+        raise ValueError(
+            f"{name} must be a time with noise, where the score is defined, got t = {t} with"
+            f" sigma = 0; wanted such as {float(cleanest_time(schedule)):g}"
+        )
+    if signal and not float(level.alpha) > 0:
+        raise ValueError(
+            f"{name} must be a time with signal, got t = {t} with alpha = 0, where f is"
+            " infinite; begin a little before t_max"
+        )
 
 
 def _check_state(x: Array) -> None:

@@ -45,13 +45,14 @@ def check_spread(schedule: Schedule, x: Any) -> None:
     """
     if is_traced((schedule, x)):
         return
-    t_max = jnp.asarray(schedule.t_max, float_dtype())
-    left = float(jnp.max(schedule(t_max).alpha)) * float(np.sqrt(np.mean(np.square(x))))
-    if left > float(np.min(schedule.prior_std)):
+    with jax.ensure_compile_time_eval():  # numbers, even where the caller is being traced
+        alpha = schedule(jnp.asarray(schedule.t_max, float_dtype())).alpha
+        std = float(np.min(schedule.prior_std))
+        left = float(np.max(alpha)) * float(np.sqrt(np.mean(np.square(x))))
+    if left > std:
         raise ValueError(
-            f"schedule must end with noise beyond the data's spread: their root mean square there"
-            f" is {left:.3g}, prior_std (sigma_max) is {float(np.min(schedule.prior_std)):.3g};"
-            " raise sigma_max or scale the data"
+            "schedule must end with noise beyond the data's spread: their root mean square there"
+            f" is {left:.3g}, prior_std (sigma_max) is {std:.3g}; raise sigma_max or scale the data"
         )
 
 
