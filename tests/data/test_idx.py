@@ -25,6 +25,7 @@ def test_a_directory_is_a_set_with_its_official_test_part(tmp_path, suffix):
         np.testing.assert_array_equal(part.y, labels)
         assert part.in_memory == (suffix == ".gz")
         assert part.num_classes == 3
+        assert part.bins == 256
     assert data.example_shape(tmp_path / "set") == (6, 5, 1)
 
 
@@ -60,6 +61,7 @@ def test_every_type_of_numbers(tmp_path, kind, suffix):
     path = written.idx(tmp_path / f"some.idx3{suffix}", x)
     read = data.load(path, value_range=(-3, 5))
     np.testing.assert_array_equal(read.images()[..., 0], (x.astype(float) - 1) / 4)
+    assert read.bins == (9 if kind[0] == "i" else None)
 
 
 def test_vectors_and_colours(tmp_path):
