@@ -175,7 +175,7 @@ def test_probability_flow_and_reverse_sdes_move_it_back(name, numbers):
             assert_transported(numbers, schedule, t, functools.partial(back.drift, now), spread)
 
 
-@pytest.mark.parametrize("name", ["linear_vp", "ve"])
+@pytest.mark.parametrize("name", ["linear_vp", pytest.param("ve", marks=pytest.mark.slow)])
 def test_reverse_at_lam_zero_is_the_flow_and_at_one_andersons(name):
     schedule, (mixture, denoise, _) = FORMULAS[name][0], models(1)
     t = jnp.asarray(times(schedule)[2])
@@ -202,7 +202,7 @@ def test_the_flow_is_finite_at_zero_terminal_snr():
 # -- the clock sigma / alpha
 
 
-@pytest.mark.parametrize("name", ["linear_vp", "sub_vp", "ve", "chain"])
+@pytest.mark.parametrize("name", ["sub_vp", "ve", pytest.param("chain", marks=pytest.mark.slow)])
 def test_in_the_sigma_clock_the_flow_is_eps(name):
     schedule, denoise = FORMULAS[name][0], models(1)[1]
     t = jnp.asarray(times(schedule)[2])
@@ -220,7 +220,7 @@ def test_in_the_sigma_clock_the_flow_is_eps(name):
     np.testing.assert_allclose(moved / level.alpha, straight * of_rho, rtol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["linear_vp", "ve", "chain"])
+@pytest.mark.parametrize("name", ["linear_vp", "ve"])
 def test_the_sigma_clock_is_a_schedule(name):
     schedule = FORMULAS[name][0]
     _, clock = sde.in_sigma_clock(models(1)[1], schedule)

@@ -38,7 +38,10 @@ PATHS = {  # the schedule, its two functions, its working range from the clean e
         5.0,
     ),
 }
-each_path = pytest.mark.parametrize("name", PATHS)
+each_path = pytest.mark.parametrize(
+    "name",
+    ["linear_vp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sub_vp", "ve"))],
+)
 
 
 def density_and_score(numbers, x, alpha, sigma):
@@ -142,6 +145,7 @@ def test_images_are_counted_by_the_dimension_and_terms_add_up(key):
     assert float(value) == pytest.approx(float(np.mean(total)), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_gradients_by_model_and_schedule_equal_differences(key):
     x0 = jnp.asarray([[-0.6], [0.8], [0.75]])
@@ -157,6 +161,7 @@ def test_gradients_by_model_and_schedule_equal_differences(key):
     battery.assert_gradients(total, jax.jit(jax.grad(total, (0, 1, 2))), arguments)
 
 
+@pytest.mark.slow
 def test_zero_terminal_snr_and_other_times(x0, key):
     @jax.jit
     def both(x0):

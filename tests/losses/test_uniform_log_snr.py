@@ -17,6 +17,9 @@ N = 4000
 BETAS = schedules.linear_betas(100)
 
 
+draw = jax.jit(losses.uniform_log_snr, static_argnums=1)
+
+
 def vp_log_snr(t):
     return -np.log(np.expm1(0.1 * t + 9.95 * t**2))
 
@@ -31,7 +34,7 @@ def test_log_snr_is_uniform_over_the_working_range(key):
         (schedules.linear_vp(), vp_log_snr),
         (schedules.edm(), lambda t: -2 * np.log(t)),
     ):
-        t, _ = losses.uniform_log_snr(key, N, schedule)
+        t, _ = draw(key, N, schedule)
         assert t.dtype == jnp.float32
         first, last = float(schedules.cleanest_time(schedule)), float(schedule.t_max)
         assert np.all((t >= np.float32(first)) & (t <= np.float32(last)))
@@ -41,7 +44,7 @@ def test_log_snr_is_uniform_over_the_working_range(key):
 
 
 def test_importance_is_that_of_uniform_times(key):
-    t, importance = losses.uniform_log_snr(key, N, schedules.linear_vp())
+    t, importance = draw(key, N, schedules.linear_vp())
     at = np.asarray(t, float)
     density = vp_fall(at) / (vp_log_snr(1e-3) - vp_log_snr(1.0))
     # float32 log SNR of 10 and its slope: four digits
@@ -62,7 +65,7 @@ def chain_falls(betas):
 
 
 def test_steps_of_a_chain_are_drawn_by_their_fall(key):
-    t, importance = losses.uniform_log_snr(key, N, schedules.from_betas(BETAS))
+    t, importance = draw(key, N, schedules.from_betas(BETAS))
     steps, p = np.asarray(t, int), chain_falls(BETAS) / chain_falls(BETAS).sum()
     np.testing.assert_array_equal(steps, t)
     counts = np.bincount(steps, minlength=101)[1:]
@@ -74,14 +77,14 @@ def test_steps_of_a_chain_are_drawn_by_their_fall(key):
 def test_zero_terminal_snr_is_left_out(key):
     chain = schedules.from_betas(schedules.rescale_to_zero_terminal_snr(BETAS))
     assert float(schedules.noisiest_time(chain)) == 99
-    t, importance = losses.uniform_log_snr(key, N, chain)
+    t, importance = draw(key, N, chain)
     assert set(np.unique(t)) <= set(range(1, 100))
     assert np.isfinite(importance).all()
     for name in ("cosine", "rectified"):
         schedule = getattr(schedules, name)()
         last = float(schedules.noisiest_time(schedule))
         assert last == pytest.approx(0.999)
-        t, importance = losses.uniform_log_snr(key, N, schedule)
+        t, importance = draw(key, N, schedule)
         assert float(t.max()) <= np.float32(last)
         assert np.isfinite(importance).all()
         # the mean of 1 over the clock, less the thousandth that is left out
