@@ -9,12 +9,17 @@ the library is functions of one or two such noise levels:
 
 `denoise(x_t, level) -> Denoised` is any function, or a network through `make_denoiser`. Submodules
 follow the order in which they build on each other: `typing`, `schedules`, `grids`, `gaussian`,
-`parametrization`, `exact`, `denoiser`, `reverse`, `guidance`, `losses`, `samplers`, then
-`training`. Networks (`models`), data and metrics stand beside them and are imported by name.
+`parametrization`, `sde`, `divergence`, `exact`, `denoiser`, `reverse`, `guidance`, `losses`,
+`samplers`, `likelihood`, then `training`. Networks (`models`), data and metrics stand beside them
+and are imported by name. `likelihood` is loaded when first asked for, since diffrax takes a while.
 """
+
+import importlib
+from typing import Any
 
 from jaxdiff import (
     denoiser,
+    divergence,
     exact,
     gaussian,
     grids,
@@ -24,6 +29,7 @@ from jaxdiff import (
     reverse,
     samplers,
     schedules,
+    sde,
     typing,
 )
 from jaxdiff.denoiser import clip_x0, dynamic_threshold, make_denoiser
@@ -79,6 +85,7 @@ __all__ = [
     "denoiser",
     "denoising",
     "discretized_log_prob",
+    "divergence",
     "draw_noise",
     "dynamic_threshold",
     "edm",
@@ -88,6 +95,7 @@ __all__ = [
     "grids",
     "guidance",
     "heun_encode",
+    "likelihood",
     "linear_vp",
     "losses",
     "make_denoiser",
@@ -104,9 +112,17 @@ __all__ = [
     "sample",
     "samplers",
     "schedules",
+    "sde",
     "shifted",
     "slerp",
     "sub_vp",
     "typing",
     "ve",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`jaxdiff.likelihood`, so that only its users wait for diffrax."""
+    if name == "likelihood":
+        return importlib.import_module("jaxdiff.likelihood")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,6 +24,8 @@ LAYERS = [
 SIDE = {"models", "hubness", "metrics", "data"}
 HOME = {
     "diffrax": {f"samplers/{name}.py" for name in ("adaptive", "brownian", "integrators")},
+    "equinox": {"samplers/brownian.py"},
+    "lineax": {"samplers/adaptive.py"},
     "optax": {"training/", "study.py"},
     "orbax": {"training/", "study.py"},
     "flax": {"models/"},
@@ -116,7 +118,7 @@ def test_importing_is_light():
     """`import jaxdiff` loads none of the heavy libraries."""
     code = (
         "import sys, jaxdiff; "
-        "heavy = {'diffrax', 'orbax', 'matplotlib', 'sklearn', 'optax', 'flax', 'torch', 'scipy'}; "
+        "heavy = {'diffrax', 'equinox', 'orbax', 'matplotlib', 'sklearn', 'optax', 'flax', 'torch', 'scipy'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,10 @@
-"""Samplers: frozen pytrees with two pure methods, and the one driver that runs them."""
+"""Samplers: frozen pytrees with two pure methods, and the one driver that runs them.
+
+Beside them diffrax: `solve_ode`, `solve_sde` and `simulate`, loaded when first asked for.
+"""
+
+import importlib
+from typing import Any
 
 from jaxdiff.samplers.ancestral import ddim, ddpm
 from jaxdiff.samplers.base import draw_noise, draw_start, example_keys, sample
@@ -79,6 +85,7 @@ __all__ = [
     "grey_known",
     "heun",
     "heun_encode",
+    "integrator",
     "langevin",
     "linear_basis",
     "linear_known",
@@ -92,7 +99,19 @@ __all__ = [
     "restart",
     "reverse_diffusion",
     "sample",
+    "simulate",
     "slerp",
+    "solve_ode",
+    "solve_sde",
     "unic",
     "unipc",
 ]
+
+_BY_DIFFRAX = ("integrator", "simulate", "solve_ode", "solve_sde")
+
+
+def __getattr__(name: str) -> Any:
+    """The functions of `adaptive`, so that only their users wait for diffrax."""
+    if name in _BY_DIFFRAX:
+        return getattr(importlib.import_module("jaxdiff.samplers.adaptive"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
