@@ -1,4 +1,4 @@
-"""Truth: the model itself, asked directly; the loss of an exact Gaussian model written out."""
+"""Truth: the model itself, asked directly; its loss is held to numpy where losses are."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from jaxdiff import exact, losses, schedules
 from jaxdiff.denoiser import as_denoiser
-from jaxdiff.typing import Denoise, Denoised
+from jaxdiff.typing import Denoise
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -23,24 +23,12 @@ def test_it_says_what_the_model_says():
     assert len(jax.tree.leaves(denoiser)) == 3  # weights, means and covariances
 
 
-def test_its_loss_is_the_error_of_its_eps_and_gradients_reach_it(key):
-    seen, schedule = [], schedules.linear_vp()
-
-    def model(x_t, level):
-        seen.append((x_t, level))
-        return Denoised(0 * x_t, jnp.cos(x_t))
-
-    x0 = jax.random.normal(jax.random.key(1), (5, 2, 2))
-    _, metrics = losses.denoising(key, as_denoiser(model), x0, schedule)
-    x_t, level = seen[0]
-    alpha, sigma = (a[:, None, None] for a in (level.alpha, level.sigma))
-    wanted = np.mean((jnp.cos(x_t) - (x_t - alpha * x0) / sigma) ** 2, axis=(1, 2))
-    # noise is recovered by a difference over a sigma of .05 and more
-    np.testing.assert_allclose(metrics["per_example"], wanted, rtol=1e-3)
+def test_gradients_of_a_loss_reach_the_model(key):
+    x0 = 3 + jax.random.normal(jax.random.key(1), (5, 1))
 
     def loss(mean):
         gaussian = exact.gaussian(mean, jnp.eye(1))
-        return losses.denoising(key, as_denoiser(gaussian), 3 + x0[:, 0, :1], schedule)[0]
+        return losses.denoising(key, as_denoiser(gaussian), x0, schedules.linear_vp())[0]
 
     assert float(jax.jit(jax.grad(loss))(jnp.zeros(1))[0]) < -1e-3  # towards the data
 

@@ -106,7 +106,7 @@ def test_it_is_a_mixture_of_points():
 
 
 @pytest.mark.usefixtures("x64")
-def test_gradients_equal_differences_and_the_score_is_one():
+def test_gradients_equal_differences():
     @jax.jit
     def total(x, alpha, sigma, points):
         model, at = exact.Empirical(points, 4), level(alpha, sigma)
@@ -114,20 +114,16 @@ def test_gradients_equal_differences_and_the_score_is_one():
 
     arguments = [jnp.asarray(a, float) for a in (STATES, 0.6, 0.5, POINTS)]
     battery.assert_gradients(total, jax.jit(jax.grad(total, (0, 1, 2, 3))), arguments)
-    model, at = exact.empirical(arguments[3], block=4), level(0.6, 0.5)
-    slope = jax.jit(jax.grad(lambda x: jnp.sum(model.log_prob(x, at))))(arguments[0])
-    np.testing.assert_allclose(model.score(arguments[0], at), slope, rtol=1e-9)
 
 
 def test_samples_are_examples_of_the_set(key):
     schedule = schedules.linear_vp()
     points = POINTS.reshape(11, 6)
     model, grid = exact.empirical(points, block=4), grids.uniform_log_snr(schedule, 30)
-    for sampler in (samplers.ddim(), samplers.ddpm()):
-        x = np.asarray(samplers.sample(key, model, grid, (32, 6), sampler=sampler))
-        near = np.abs(x[:, None] - points[None]).max(axis=2)
-        assert near.min(axis=1).max() < 1e-3
-        assert len(np.unique(near.argmin(axis=1))) > 5  # and not the same of them always
+    x = np.asarray(samplers.sample(key, model, grid, (32, 6), sampler=samplers.ddim()))
+    near = np.abs(x[:, None] - points[None]).max(axis=2)
+    assert near.min(axis=1).max() < 1e-3
+    assert len(np.unique(near.argmin(axis=1))) > 5  # and not the same of them always
 
 
 # -- the least loss

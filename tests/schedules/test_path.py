@@ -60,19 +60,19 @@ def test_a_path_by_hand_is_the_schedule_of_that_name(name):
     np.testing.assert_allclose(level.sigma, wanted.sigma, rtol=1e-13)
     for ours, closed in zip(sde.coefficients(own, t), sde.coefficients(named, t), strict=True):
         np.testing.assert_allclose(ours, closed, rtol=1e-10)
-    np.testing.assert_allclose(own.time(wanted.log_snr), t, rtol=1e-11)
+    np.testing.assert_allclose(jax.jit(own.time)(wanted.log_snr), t, rtol=1e-11)
     # they end where sampling begins
     assert float(own.prior_std) == pytest.approx(float(named.prior_std), rel=1e-4)
 
 
 @pytest.mark.usefixtures("x64")
 def test_time_beyond_the_path_is_its_nearest_end():
-    own = OWN["linear_vp"]
-    ends = own.time(jnp.asarray([np.inf, 200.0, -30.0, -np.inf]))
+    time = jax.jit(OWN["linear_vp"].time)
+    ends = time(jnp.asarray([np.inf, 200.0, -30.0, -np.inf]))
     np.testing.assert_allclose(ends, [0, 0, 1, 1], atol=1e-30)
-    assert np.isnan(own.time(np.nan))
-    assert own.time(0.3).shape == ()
-    tiny = own.time(schedules.linear_vp()(1e-12).log_snr)
+    assert np.isnan(time(np.nan))
+    assert time(0.3).shape == ()
+    tiny = time(schedules.linear_vp()(1e-12).log_snr)
     np.testing.assert_allclose(tiny, 1e-12, rtol=1e-9)  # small times keep their digits
 
 
@@ -80,29 +80,37 @@ def inverse(rate, log_snr):
     return schedules.from_path(Decay(rate), Rise(rate)).time(log_snr)
 
 
+def closed_inverse(rate, log_snr):
+    """exp(-2 rate t**2) = sigmoid(log_snr)."""
+    return jnp.sqrt(-jax.nn.log_sigmoid(log_snr) / (2 * rate))
+
+
 @pytest.mark.usefixtures("x64")
-def test_derivatives_of_the_inverse_are_those_of_its_closed_form():
-    # exp(-2 rate t**2) = sigmoid(log_snr)
-    closed = lambda rate, log_snr: jnp.sqrt(-jax.nn.log_sigmoid(log_snr) / (2 * rate))  # noqa: E731
-    both = jnp.asarray(5.0), jnp.asarray(1.3)
-    for derivative in (
-        lambda f: f,
-        lambda f: jax.grad(f, (0, 1)),
-        lambda f: jax.hessian(f, (0, 1)),
-    ):
-        ours, wanted = (jax.jit(derivative(f))(*both) for f in (inverse, closed))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), ours, wanted)
-    slope = jax.jit(jax.grad(inverse, (0, 1)))
-    battery.assert_gradients(jax.jit(inverse), slope, both)
-    # at the ends, where log SNR is infinite or passed, nothing moves and nothing is NaN
-    for beyond in (np.inf, -500.0):
-        assert slope(both[0], jnp.asarray(beyond)) == (0, 0)
-    # a plain function that closes over the traced number serves as well
-    np.testing.assert_allclose(
-        jax.jit(jax.grad(lambda rate: battery.ddpm_limit(rate).time(both[1])))(both[0]),
-        slope(*both)[0],
-        rtol=1e-12,
+@pytest.mark.parametrize(
+    "derivative", [jax.grad, pytest.param(jax.hessian, marks=pytest.mark.slow)]
+)
+def test_derivatives_of_the_inverse_are_those_of_its_closed_form(derivative):
+    at = jnp.asarray([5.0, 1.3])
+    ours, wanted = (
+        jax.jit(derivative(lambda v, f=f: f(*v)))(at) for f in (inverse, closed_inverse)
     )
+    np.testing.assert_allclose(ours, wanted, rtol=1e-10)
+
+
+@pytest.mark.usefixtures("x64")
+def test_gradients_of_the_inverse_equal_differences_and_vanish_beyond_the_path():
+    slope = jax.jit(jax.grad(inverse, (0, 1)))
+    both = jnp.asarray(5.0), jnp.asarray(1.3)
+    battery.assert_gradients(jax.jit(inverse), slope, both)
+    for beyond in (np.inf, -500.0):  # at the ends nothing moves and nothing is NaN
+        assert slope(both[0], jnp.asarray(beyond)) == (0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+def test_a_plain_function_may_close_over_a_traced_number():
+    slope = jax.jit(jax.grad(lambda rate: battery.ddpm_limit(rate).time(1.3)))(5.0)
+    np.testing.assert_allclose(slope, jax.grad(closed_inverse)(5.0, 1.3), rtol=1e-10)
 
 
 def test_vmap_over_paths_equals_a_loop():
