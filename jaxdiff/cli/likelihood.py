@@ -24,6 +24,7 @@ from jaxdiff.reverse import VARIANCES
 from jaxdiff.samplers import example_keys
 from jaxdiff.samplers.integrators import ODE_SOLVERS, integrator
 from jaxdiff.schedules import whole_steps
+from jaxdiff.training import interrupt
 from jaxdiff.training.progress import Bar
 from jaxdiff.typing import Denoise, Grid
 
@@ -42,7 +43,8 @@ class BoundFlags:
 
     steps: int | None = None
     """The number of steps, each a call of the network a draw; all of a chain's, 200 of a continuous
-    clock unless given."""
+    clock unless given. More of them also end nearer to the data, where noise far below the width
+    of a bin can cost more than it tells: look at the picture of the terms."""
     grid: GridName | None = None
     """Which levels they visit; the run's configuration says which unless given."""
     variance: Literal[tuple(VARIANCES)] | None = None  # type: ignore[valid-type]
@@ -51,8 +53,8 @@ class BoundFlags:
     """How much noise the steps add, in (0, 1]: 1, as DDPM, unless given."""
     last_std: float | None = None
     """The deviation of the last step, onto the data; its own noise unless given."""
-    clip: bool | None = None
-    """Whether the estimate of the data is held to [-1, 1]; not unless asked for."""
+    clip: bool = False
+    """Whether the estimate of the data is held to [-1, 1]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +86,8 @@ class Likelihood:
     probability-flow ODE, with the exact trace (a product with the Jacobian for each number of an
     example) or by random probes. Data of whole numbers are given bits of whole numbers: the ODE's
     by uniform dequantisation. Example i's numbers depend on the seed and i, not on the batch:
-    those of elbo up to rounding, those of the ODE within its tolerance.
+    those of elbo up to rounding, those of the ODE within its tolerance. The options from --steps to
+    --clip are of elbo, those from --probes on of the ODE.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -184,7 +187,7 @@ def _check(args: Likelihood) -> None:
 
 def _given(flags: BoundFlags | FlowFlags) -> dict[str, Any]:
     """Those of a group that were given, by name."""
-    return {name: value for name, value in vars(flags).items() if value is not None}
+    return {k: v for k, v in vars(flags).items() if v is not None and v is not False}
 
 
 def _single_precision(config: Config, console: Console) -> Config:
@@ -300,7 +303,8 @@ def _estimate(
     key = jax.random.key(args.seed)
     # products of float32 numbers, on devices that round them to fewer digits by default too
     precise = jax.default_matmul_precision("float32")
-    with precise, Bar(0, n, console=console, unit="example", number="bits/dim") as bar:
+    shown = Bar(0, n, console=console, unit="example", number="bits/dim")
+    with precise, interrupt.catch() as caught, shown as bar:
         for first in range(0, n, size):
             rows = np.arange(first, first + size) % n
             count = min(size, n - first)
@@ -309,6 +313,8 @@ def _estimate(
             parts.append(jax.tree.map(functools.partial(_first, count), found))
             so_far = likelihood.concatenate(parts)
             bar.update(first + count, n, float(so_far.bits_per_dim))
+            if caught.signal is not None:
+                raise SystemExit(128 + caught.signal)
     if not np.isfinite(so_far.per_example).all():
         raise FloatingPointError("the likelihood is not finite: the model diverged")
     return so_far

@@ -92,7 +92,8 @@ def test_what_changes_the_numbers(run, whole, tmp_path):
     options = [*BOUND, "--data", whole]
     base = measured(run, tmp_path, *options)
     assert measured(run, tmp_path, *options) == base
-    for more in (["--labels"], ["--seed", "1"], ["--raw"], ["--split", "train"], ["--eta", "0.5"]):
+    changes = (["--labels"], ["--seed", "1"], ["--raw"], ["--split", "train"], ["--eta", "0.5"])
+    for more in (*changes, ["--variance", "large"]):
         other = measured(run, tmp_path, *options, *more)
         assert np.isfinite(other["examples"]).all(), more
         assert other["examples"] != base["examples"], more
@@ -184,10 +185,13 @@ def test_a_failed_solve_is_named(option, status, run, tmp_path, capsys):
 @pytest.mark.slow
 def test_ctrl_c_ends_quietly(run, whole):
     command = [sys.executable, "-m", "jaxdiff", "likelihood", str(run), "--method", "elbo"]
-    command += ["--data", str(whole), "--split", "all", "--steps", "200000", "--batch", "4"]
+    command += ["--data", str(whole), "--split", "all", "--steps", "20000", "--batch", "4"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     time.sleep(15)  # into the work, or at least into the command
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=120)[1]
+    try:
+        said = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "Traceback" not in said

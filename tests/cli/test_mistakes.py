@@ -97,6 +97,7 @@ CHAIN = ["--schedule.name", "linear_betas", "--schedule.options", "num_steps"]
         (["likelihood", "{run}", *BOUND, "--data", "digits"], "[8, 8, 1], the model is of [2]"),
         (["likelihood", "{run}", *BOUND, "--probes", "3"], "--probes is not of --method elbo"),
         (["likelihood", "{run}", *FLOW, "--max-steps", "9", "--eta", "1"], "--eta is not of"),
+        (["likelihood", "{run}", *FLOW, "--clip"], "--clip is not of --method ode-exact"),
         (["likelihood", "{run}", *FLOW, "--probes", "3"], "--probes is not of --method ode-exact"),
         (["likelihood", "{run}", *FLOW, "--density", "--start", "0"], "a time with noise"),
         (["likelihood", "{run}", *FLOW, "--density", "--rtol", "0"], "rtol must lie in"),
