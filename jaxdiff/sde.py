@@ -100,11 +100,11 @@ class Forward:
     schedule: Schedule
 
     def drift(self, t: Array, x: Array) -> Array:
-        """F x."""
+        """f x."""
         return expand_to(coefficients(self.schedule, t)[0], x) * x
 
     def diffusion(self, t: Array) -> Array:
-        """G."""
+        """g."""
         return arrays.safe_sqrt(coefficients(self.schedule, t)[1])
 
 
@@ -139,7 +139,7 @@ class Reverse:
         return expand_to(rate.alpha, x) * d.x0 + expand_to(of_eps, x) * d.eps
 
     def diffusion(self, t: Array) -> Array:
-        """Lam g."""
+        """lam g."""
         return self.lam * arrays.safe_sqrt(coefficients(self.schedule, t)[1])
 
 
