@@ -8,6 +8,7 @@ numbers themselves are right, the tests of `jaxdiff.likelihood` show.
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -169,15 +170,22 @@ def test_probes_agree_with_the_trace_on_whole_numbers(run, whole, tmp_path):
         assert abs(found["bits_per_dim"] - exact["bits_per_dim"]) < 4 * error, method
 
 
+# rounding decides whether steps end for being too many or too small
+_EITHER = "(max_steps_reached|step_underflow)"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "status"),
-    [(["--rtol", "1e-12", "--atol", "1e-12"], ""), (["--max-steps", "2"], "max_steps_reached")],
+    [
+        (["--rtol", "1e-12", "--atol", "1e-12"], _EITHER),
+        (["--max-steps", "2"], "max_steps_reached"),
+    ],
 )
 def test_a_failed_solve_is_named(option, status, run, tmp_path, capsys):
     said = complaint(["likelihood", run, *FLOW, *option], capsys)
     last = said.strip().splitlines()[-1]
-    assert last.startswith(f"jaxdiff likelihood: error: solver status {status}")
+    assert re.match(f"jaxdiff likelihood: error: solver status {status} after", last), last
     assert "loosen rtol and atol" in last
     assert "Traceback" not in said
 
