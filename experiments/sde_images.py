@@ -21,9 +21,7 @@ images; the rows named "same images" are for comparison with it.
 The largest distance of two digits is 9.6 in [-1, 1]: hence VE's sigma_max of 15.
 """
 
-import csv
 import dataclasses
-import io
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +30,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import records
 import tyro
 from rich.console import Console
 from timing import table
@@ -39,7 +38,6 @@ from timing import table
 from jaxdiff import likelihood, metrics, plots, samplers, training
 from jaxdiff.config import build, preset
 from jaxdiff.config.fields import Config, ScheduleConfig
-from jaxdiff.data import files
 from jaxdiff.grids import uniform, uniform_log_snr
 from jaxdiff.samplers import example_keys, sample
 from jaxdiff.typing import Denoise, Sampler, Schedule
@@ -260,8 +258,8 @@ def main(
             for name, way in SAMPLERS.items()
             if name in ("reverse_diffusion", "heun", "ddpm + langevin")
         ]
-        _write(out / "samples.csv", [*scores, Quality("real", "floor", 0, *ground)])
-        _write(out / "likelihood.csv", rows)
+        records.write(out / "samples.csv", [*scores, Quality("real", "floor", 0, *ground)])
+        records.write(out / "likelihood.csv", rows)
     title = f"{calls[-1]} calls; " + "; ".join(name for name, _ in pictures)
     shown = np.concatenate([np.nan_to_num(x, posinf=1, neginf=-1) for _, x in pictures])
     plots.sample_grid(shown, out / "samples.png", columns=10)
@@ -288,14 +286,6 @@ def _likelihood_table(kind: str, found: list[Likelihood]) -> Any:
     ]
     columns = ["estimator", "images", "bits/dim", "error", "data", "dequantisation", "probes", "s"]
     return table(f"{kind}: bits/dim of unseen digits", columns, rows)
-
-
-def _write(path: Path, rows: list[Any]) -> None:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([rows[0]._fields, *rows])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(path) as file:
-        file.write(text.getvalue().encode())
 
 
 if __name__ == "__main__":
