@@ -58,6 +58,7 @@ def test_table_of_the_mixture(num_steps, variance, x64):
     assert abs(by_quadrature(num_steps, variance) - want) < max(digits(want), 6e-5)
 
 
+@pytest.mark.slow
 def test_drawn_noise_agrees_within_its_error(key):
     data = mixture()
     last_std = posterior_variance(jd.from_betas(CHAIN)(1.0)) ** 0.5

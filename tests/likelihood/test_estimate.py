@@ -98,9 +98,8 @@ def entropy_of_the_plane():
     return -float(np.sum(density * np.log(np.maximum(density, 1e-300))) * area)
 
 
-@pytest.mark.parametrize(
-    "method", ["ode-hutchinson", pytest.param("ode-exact", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ode-hutchinson", "ode-exact"])
 def test_intervals_of_the_flow_cover_the_truth(method, key):
     """200 sets of 50 examples: 95 % intervals cover 90 to 99 % (two errors of 200 trials)."""
     x = PLANE.sample(key, 200 * 50)

@@ -105,6 +105,7 @@ def network(key, dims=3, width=16, dtype=jnp.float32):
     return jd.make_denoiser(net.apply, params, parametrization="v", time_feature="thousandths")
 
 
+@pytest.mark.slow
 def test_gradient_by_parameters(key, x64):
     """Against a central difference along one direction, of the same eight steps."""
     x = jnp.linspace(-0.5, 0.5, 6).reshape(2, 3)
@@ -139,6 +140,7 @@ def test_an_image_network_by_three_traces(key):
         assert abs(float(found.mean - want.mean)) < 4 * error + 1e-2
 
 
+@pytest.mark.slow
 def test_batches_change_nothing_but_steps(key):
     """Example i by (key, i): chunks agree to rounding where steps do."""
     x, schedule = PLANE.sample(key, 9), jd.linear_vp()

@@ -24,7 +24,8 @@ def discrete(count, seed, low, high, bins):
     return n.astype(np.uint8), -float(np.sum(p[p > 0] * np.log2(p[p > 0])))
 
 
-@pytest.mark.parametrize("scale", [3.0, pytest.param(1.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [3.0, 1.0])
 def test_bits_are_the_entropy_whatever_the_scale(scale, key):
     """The model is right, bins of .03 deviations: a uniform spread costs w**2 / 24 nats, 3e-5."""
     n, entropy = discrete(2000, 0, -1, 1, 256)
