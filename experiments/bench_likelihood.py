@@ -1,6 +1,6 @@
 """What does a log-likelihood cost in one program, against SciPy's RK45 around the same network?
 
-    python experiments/bench_likelihood.py [--n 1000] [--images 200] [--rounds 3] [--train 30]
+    python experiments/bench_likelihood.py [--n 1000] [--images 200] [--rounds 3] [--train 500]
 
 Ours: `likelihood.log_prob`, tsit5 on the device, the whole solve one program. Theirs is the way of
 score_sde: `scipy.integrate.solve_ivp(RK45)` on the flattened batch and its log-density, a jitted
@@ -15,7 +15,7 @@ bounds the gain: "network alone" is those of our calls in a scan, without anythi
 Then the price of diffrax for a fixed number of Euler steps: `solve_ode` and `solve_sde`, whose path
 is a virtual Brownian tree, against `sample` with `ddim` and `euler_maruyama`.
 
-Networks are trained for `train` seconds each on a VP schedule: an MLP of width 64 on the mixture of
+Networks are trained for `train` steps on a VP schedule: an MLP of width 64 on the mixture of
 `sde_mixture`, and the UNet of `sde_images` on 8x8 digits. Compiling is timed apart, as the first
 call less the median of the later ones. Goal: at least 5 times faster than the batched loop.
 
@@ -128,7 +128,7 @@ class Draws:
         return {"x": mixture().sample(jax.random.fold_in(jax.random.key(9), step), 256)}
 
 
-def trained_mlp(seconds: float) -> Denoise:
+def trained_mlp(steps: int) -> Denoise:
     """A small MLP of the mixture."""
     module, schedule = models.MLP(width=64, depth=2, embedding="fourier"), schedules.linear_vp()
     params = module.init(jax.random.key(0), jnp.zeros((1, 2)), jnp.zeros(1))
@@ -139,11 +139,11 @@ def trained_mlp(seconds: float) -> Denoise:
     hyper = {"lr": 2e-3, "ema_decay": 0.99, "warmup": 100}
     state = training.init_state(jax.random.key(1), params, optimizer, hyper=hyper)
     step = training.make_train_step(training.denoising_loss(denoiser, schedule), optimizer)
-    done = training.fit(step, state, Draws(), seconds=seconds, show=False)
+    done = training.fit(step, state, Draws(), steps=steps, show=False)
     return denoiser.with_params(done.state.ema)
 
 
-def cases(n: int, images: int, train: float, quick: bool = False) -> list[Case]:
+def cases(n: int, images: int, train: int, quick: bool = False) -> list[Case]:
     """The points of the plane with both traces, the images with both; of the exact one a tenth.
 
     The exact trace of an image takes 64 products with the Jacobian a call.
@@ -254,7 +254,7 @@ def main(
     rounds: int = 3,
     separate: int = 20,
     steps: int = 200,
-    train: float = 30.0,
+    train: int = 500,
     quick: bool = False,
 ) -> None:
     """Prints the tables.
@@ -266,11 +266,11 @@ def main(
         rounds: timed calls of each.
         separate: points that are solved one by one on the host.
         steps: of the fixed-step solves.
-        train: seconds for each network.
+        train: steps of training each network.
         quick: everything as small as it can be.
     """
     if quick:
-        n, images, tolerance, rounds, separate, steps, train = 20, 20, 1e-2, 1, 1, 4, 2.0
+        n, images, tolerance, rounds, separate, steps, train = 20, 20, 1e-2, 1, 1, 4, 10
     console = Console(width=150)
     given = cases(n, images, train, quick)
     rows = [likelihood_row(case, tolerance, rounds, separate) for case in given]
