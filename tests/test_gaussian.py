@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.special
 import scipy.stats
 
@@ -203,3 +204,28 @@ def test_decoder_in_float32_is_a_law_too():
         total = jnp.exp(decoder(x, normal)).sum()
         # 256 differences of logs near 0, 1e-6 each at the worst
         np.testing.assert_allclose(total, 1, rtol=1e-4)
+
+
+def test_decoder_of_any_deviation_is_the_integral_of_the_density():
+    """A bin of bytes, from a hundredth of the width to far beyond what edges' CDFs can tell.
+
+    Truth: SciPy's adaptive quadrature of its density in float64.
+    """
+    x, width = np.float32(0.2), 1 / 127.5  # 0.2 is a bin's centre
+    # both sides of the switch too: 0.01569 = 2 width and, 4 deviations out, half a width squared
+    stds = np.concatenate([np.geomspace(1e-3, 1e9, 25), [0.01568, 0.0157]]).astype(np.float32)
+    std, z = (a.ravel() for a in np.meshgrid(stds, [-30.0, -3.9, -0.3, 0.0, 4.1, 20.0]))
+    mean = np.clip(x - std * z, -1, 1).astype(np.float32)
+
+    def truth(mean, std):
+        density = lambda v: scipy.stats.norm.pdf(v, mean, std)  # noqa: E731
+        ends = float(x) - width / 2, float(x) + width / 2
+        inside = [mean] if ends[0] < mean < ends[1] else None
+        return np.log(scipy.integrate.quad(density, *ends, points=inside, epsabs=0)[0])
+
+    wanted = [truth(m, s) for m, s in zip(mean.astype(float), std.astype(float), strict=True)]
+    law = lambda mean, var: decoder(jnp.full_like(mean, x), Normal(mean, var))  # noqa: E731
+    got, back = jax.vjp(law, jnp.asarray(mean), jnp.asarray(std) ** 2)
+    # z and var hold 1e-7 of themselves, log p the square of the first; the logs some 1e-6
+    np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=2e-6)
+    assert all(np.isfinite(g).all() for g in back(jnp.ones_like(got)))
