@@ -15,6 +15,7 @@ from jax import Array
 __all__ = [
     "Plain",
     "as_pytree",
+    "check_count",
     "check_range",
     "concrete",
     "event_mean",
@@ -155,6 +156,22 @@ def check_range(name: str, value: Any, low: float, high: float, ends: str = "[]"
     if not np.all(above & below):
         wrong = numbers[~(above & below)].flat[0]
         raise ValueError(f"{name} must lie in {ends[0]}{low:g}, {high:g}{ends[1]}, got {wrong:g}")
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raises unless `value` is a whole number of at least `least`.
+
+    Args:
+        name: what the message calls it.
+        value: a number, not traced.
+        least: the smallest that is allowed.
+
+    Raises:
+        ValueError: it is below that, not whole, not finite, or no number.
+    """
+    number = isinstance(value, int | float | np.integer | np.floating)
+    if not number or not np.isfinite(value) or value != int(value) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
 
 
 def expand_to(coef: Any, x: Array) -> Array:

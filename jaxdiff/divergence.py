@@ -19,7 +19,15 @@ from jax import Array
 
 from jaxdiff import arrays
 
-__all__ = ["DIVERGENCES", "Divergence", "exact", "hutchinson", "hutchpp"]
+__all__ = [
+    "DIVERGENCES",
+    "Divergence",
+    "exact",
+    "hutchinson",
+    "hutchpp",
+    "is_random",
+    "resolve",
+]
 
 
 class Divergence(Protocol):
@@ -130,7 +138,7 @@ def exact(chunk: int = 16) -> Exact:
     Raises:
         ValueError: chunk below 1.
     """
-    _check_count("chunk", chunk)
+    arrays.check_count("chunk", chunk)
     return Exact(int(chunk))
 
 
@@ -152,7 +160,7 @@ def hutchinson(probes: int = 1, distribution: str = "rademacher") -> Hutchinson:
     Source: Hutchinson 1990, doi:10.1080/03610919008812866; Grathwohl et al. 2019,
         arXiv:1810.01367, eq. 8; Song et al. 2021, arXiv:2011.13456, eq. 40.
     """
-    _check_count("probes", probes)
+    arrays.check_count("probes", probes)
     _check_distribution(distribution)
     return Hutchinson(int(probes), distribution)
 
@@ -178,7 +186,7 @@ def hutchpp(probes: int = 4, distribution: str = "rademacher") -> HutchPP:
     Source: Meyer et al. 2021, arXiv:2010.09649, algorithm 1. There the matrix is positive
         semidefinite; for any matrix the estimate stays unbiased.
     """
-    _check_count("probes", probes)
+    arrays.check_count("probes", probes)
     _check_distribution(distribution)
     return HutchPP(int(probes), distribution)
 
@@ -188,6 +196,32 @@ DIVERGENCES: dict[str, Callable[..., Divergence]] = {
     "hutchinson": hutchinson,
     "hutchpp": hutchpp,
 }
+
+
+def resolve(divergence: Divergence | Callable | str) -> Divergence:
+    """An estimator from itself, its factory or its name.
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: something else altogether.
+    """
+    if isinstance(divergence, str):
+        if divergence not in DIVERGENCES:
+            known = ", ".join(DIVERGENCES)
+            raise ValueError(f"divergence must be one of {known}, got {divergence!r}")
+        return DIVERGENCES[divergence]()
+    if divergence in DIVERGENCES.values():
+        return divergence()
+    if not (hasattr(divergence, "draw") and hasattr(divergence, "values")):
+        raise TypeError(f"divergence must be a Divergence such as exact(), got {divergence!r}")
+    return divergence
+
+
+def is_random(divergence: Divergence) -> bool:
+    """Whether an estimator draws probes."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    draw = lambda keys: divergence.draw(keys, (2, 2 * divergence.values), jnp.float32)  # noqa: E731
+    return bool(jax.tree.leaves(jax.eval_shape(draw, keys)))
 
 
 def _einsum(formula: str, *operands: Array) -> Array:
@@ -202,11 +236,6 @@ def _draw(keys: Array, shape: tuple[int, ...], dtype: Any, distribution: str) ->
     """[P, B, ...] from keys [B], each example from its own."""
     random = {"rademacher": jax.random.rademacher, "gaussian": jax.random.normal}[distribution]
     return jax.vmap(lambda key: random(key, shape, dtype), out_axes=1)(keys)
-
-
-def _check_count(name: str, value: int) -> None:
-    if value != int(value) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
 
 
 def _check_distribution(name: str) -> None:

@@ -79,9 +79,13 @@ def coefficients(schedule: Schedule, t: Any) -> tuple[Array, Array]:
 def by_autodiff(schedule: Schedule, t: Any) -> tuple[Array, Array]:
     """`coefficients` from alpha and sigma alone, whatever closed form the schedule has.
 
-    Args, Returns and Raises as for `coefficients`, but for sigma = 0, where g**2 is what autodiff
-    makes of sigma: NaN or 0 for a square root, whatever its limit. Ask at a noisy time.
+    Args, Returns and Raises as for `coefficients`. Where sigma = 0 its slope may be infinite, of
+    a square root: a millionth of the clock later is asked instead, where g**2 is as good as its
+    limit.
     """
+    t = wide_float(t)
+    clean = schedule(t).sigma <= 0
+    t = jnp.where(clean, t + 1e-6 * jnp.asarray(schedule.t_max - schedule.t_min, t.dtype), t)
     level, rate = _with_rates(schedule, t)
     f = rate.alpha / level.alpha
     return f, 2 * level.sigma * (rate.sigma - f * level.sigma)

@@ -145,6 +145,8 @@ def test_the_table_holds_every_estimator():
         (lambda: divergence.exact(0), "chunk"),
         (lambda: divergence.hutchinson(0), "probes"),
         (lambda: divergence.hutchinson(1.5), "probes"),
+        (lambda: divergence.hutchinson(np.nan), "probes must be a whole number .* got nan"),
+        (lambda: divergence.exact(np.inf), "chunk must be a whole number .* got inf"),
         (lambda: divergence.hutchinson(1, "cauchy"), "distribution"),
         (lambda: divergence.hutchpp(-1), "probes"),
         (lambda: divergence.hutchpp(2, "uniform"), "distribution"),

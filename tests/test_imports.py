@@ -13,7 +13,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1] / "jaxdiff"
 # Each may import its own layer and those above it in this list.
 LAYERS = [
-    {"typing", "arrays"},
+    {"typing", "arrays", "keys"},
     {"schedules", "grids", "gaussian", "parametrization", "sde", "divergence"},
     {"exact", "denoiser", "reverse", "guidance", "losses"},
     {"samplers", "likelihood", "trajectory"},
@@ -23,7 +23,9 @@ LAYERS = [
 # Beside the tower: they know arrays, not diffusion; imported from `training` upwards.
 SIDE = {"models", "hubness", "metrics", "data"}
 HOME = {
-    "diffrax": {f"samplers/{name}.py" for name in ("adaptive", "brownian", "integrators")},
+    "diffrax": {
+        f"samplers/{name}.py" for name in ("adaptive", "brownian", "integrators", "solution")
+    },
     "equinox": {"samplers/brownian.py"},
     "lineax": {"samplers/adaptive.py"},
     "optax": {"training/", "study.py"},

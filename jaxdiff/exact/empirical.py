@@ -69,11 +69,13 @@ class Empirical:
         return Denoised(x0, safe_divide(x_t - alpha * x0, sigma))
 
     def score(self, x_t: Array, level: NoiseLevel) -> Array:
-        """grad log p_t(x_t) = -eps / sigma, [B, ...], at sigma > 0."""
+        """grad log p_t(x_t) = -eps / sigma, [B, ...]; raises ValueError unless sigma > 0."""
+        _check_noisy(level)
         return -self.denoise(x_t, level).eps / expand_to(jnp.asarray(level.sigma), x_t)
 
     def log_prob(self, x_t: Array, level: NoiseLevel) -> Array:
-        """log p_t(x_t) in nats, equation (1), [B], at sigma > 0."""
+        """log p_t(x_t) in nats, equation (1), [B]; raises ValueError unless sigma > 0."""
+        _check_noisy(level)
         x_t, level = self._checked(x_t, level)
         seen = self._pass(x_t, level)
         log_sum = jnp.log(seen.total) - seen.nearest / (2 * level.sigma**2)
@@ -97,7 +99,7 @@ class Empirical:
     def _pass(self, x_t: Array, level: NoiseLevel) -> _Running:
         """The set, block by block: nearest |x_t - alpha x_i|**2, and sums of (2) about it."""
         points = self.x.reshape(len(self.x), -1)
-        states = x_t.reshape(len(x_t), -1)
+        states = x_t.reshape(len(x_t), points.shape[1])
         count = min(self.block, len(points))
 
         @jax.checkpoint
@@ -120,6 +122,10 @@ class Empirical:
         nothing = jnp.zeros_like(level.sigma)
         start = _Running(nothing + jnp.inf, nothing, 0 * states)
         return jax.lax.scan(visit, start, jnp.arange(-(-len(points) // count)))[0]
+
+
+def _check_noisy(level: NoiseLevel) -> None:
+    arrays.check_range("level.sigma", level.sigma, 0, np.inf, "()")
 
 
 def _squared_distances(states: Array, points: Array) -> Array:
@@ -162,6 +168,5 @@ def empirical(x: Any, *, block: int = 256) -> Empirical:
     values = arrays.concrete(x)
     if values is not None and not np.isfinite(values).all():
         raise ValueError("x must be finite, got NaN or infinite values")
-    if block != int(block) or block < 1:
-        raise ValueError(f"block must be a whole number of at least 1, got {block}")
+    arrays.check_count("block", block)
     return Empirical(x, int(block))

@@ -20,11 +20,11 @@ from jax.scipy import stats
 from jaxdiff import arrays
 from jaxdiff.arrays import event_sum, expand_to
 from jaxdiff.gaussian import discretized_log_prob, normal_kl, q_marginal, q_sample
+from jaxdiff.keys import example_keys
 from jaxdiff.likelihood.estimate import Estimate
-from jaxdiff.likelihood.quantisation import Quantisation, model_units
+from jaxdiff.likelihood.quantisation import Quantisation, model_units, warn_of_little_noise
 from jaxdiff.reverse import resolve, reverse_mean, small
 from jaxdiff.samplers import base, ddpm
-from jaxdiff.schedules import check_spread
 from jaxdiff.typing import Denoise, Denoised, Grid, NoiseLevel, Normal, ReverseVariance
 
 __all__ = ["elbo"]
@@ -67,8 +67,11 @@ def elbo(
 
     Raises:
         ValueError: data that cannot be, a grid without a clean end, eta outside (0, 1], last_std
-            not positive, draws below 1, noise of another shape, or a prior narrower than what is
-            left of the data.
+            not positive, either no single number, draws below 1, or noise of another shape.
+        FloatingPointError: the bound is not finite; while it is being traced it is NaN instead.
+
+    Warns:
+        UserWarning: the prior is narrower than what is left of these data at t_max.
 
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 5 and section 3.3; Song et al. 2021,
         arXiv:2010.02502, eq. 11, for eta; Bao et al. 2022, arXiv:2201.06503, eq. 1-4, for
@@ -78,15 +81,30 @@ def elbo(
     base.check(denoise, grid, x.shape, ddpm(), x)
     _check(grid, eta, last_std, draws)
     if grid.schedule is not None:
-        check_spread(grid.schedule, x)
+        warn_of_little_noise(grid.schedule, x)
     wanted = (draws, grid.num_steps, *x.shape)
     if noise is not None and noise.shape != wanted:
         raise ValueError(f"noise must have shape [P, K, B, ...] {wanted}, got {noise.shape}")
-    keys = None if noise is not None else base.example_keys(key, x.shape[0])
-    trees = (arrays.as_pytree(denoise), grid, eta, resolve(variance), last_std, quantisation)
+    keys = None if noise is not None else example_keys(key, x.shape[0])
+    trees = (
+        base.Checked(arrays.as_pytree(denoise)),
+        grid,
+        eta,
+        resolve(variance),
+        last_std,
+        quantisation,
+    )
     trees = jax.tree.map(lambda a: arrays.strong(a, x.dtype), trees)
     terms = _terms(keys, noise, x, *trees, draws=draws)
-    return Estimate(terms, x[0].size, dequantised=False, probed=True)
+    estimate = Estimate(terms, x[0].size, dequantised=False, probed=True)
+    numbers = None if arrays.is_traced(terms) else np.asarray(estimate.values)
+    if numbers is not None and not np.isfinite(numbers).all():
+        i = int(np.argmin(np.isfinite(numbers).all(axis=(1, 2))))
+        raise FloatingPointError(
+            f"the bound is not finite at example {i}: the model's answer was not, or p(x_0 | x_1)"
+            " has no weight there"
+        )
+    return estimate
 
 
 @functools.partial(jax.jit, static_argnames="draws")
@@ -159,7 +177,11 @@ def _where(condition: Array, a: NoiseLevel, b: NoiseLevel) -> NoiseLevel:
 
 def _check(grid: Grid, eta: Any, last_std: Any, draws: int) -> None:
     arrays.check_range("eta", eta, 0, 1, "(]")
-    arrays.check_range("draws", draws, 1, np.inf, "[)")
+    if draws != int(draws) or draws < 1:
+        raise ValueError(f"draws must be a whole number of at least 1, got {draws}")
+    for name, value in (("eta", eta), ("last_std", last_std)):
+        if value is not None and jnp.ndim(value):
+            raise ValueError(f"{name} must be one number, got shape {list(jnp.shape(value))}")
     if last_std is not None:
         arrays.check_range("last_std", last_std, 0, np.inf, "()")
     sigma = arrays.concrete(grid.levels.sigma)

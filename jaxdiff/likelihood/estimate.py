@@ -13,7 +13,7 @@ tells them apart:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -128,7 +128,7 @@ class Estimate:
         return float(low), float(high)
 
 
-def concatenate(parts: Sequence[Estimate]) -> Estimate:
+def concatenate(parts: Iterable[Estimate]) -> Estimate:
     """Estimates of further examples as one, in their order.
 
     Args:
@@ -137,9 +137,13 @@ def concatenate(parts: Sequence[Estimate]) -> Estimate:
     Raises:
         ValueError: none at all, or such as differ in kind.
     """
-    kinds = {jax.tree.structure(part) for part in parts}
+    parts = list(parts)
+    shapes = lambda part: tuple(term.shape[1:] for term in jax.tree.leaves(part))  # noqa: E731
+    kinds = {(jax.tree.structure(part), shapes(part)) for part in parts}
     if len(kinds) != 1:
-        raise ValueError(f"parts must be estimates of one kind, got {len(kinds)} kinds")
+        raise ValueError(
+            f"parts must be estimates of one kind with equal draws, got {len(kinds)} kinds"
+        )
     return jax.tree.map(lambda *terms: jnp.concatenate(terms), *parts)
 
 

@@ -12,18 +12,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy import stats
 
 from jaxdiff import arrays, sde
 from jaxdiff.arrays import event_sum
-from jaxdiff.divergence import Divergence, exact
+from jaxdiff.divergence import Divergence, exact, is_random, resolve
+from jaxdiff.keys import example_keys
 from jaxdiff.likelihood.estimate import Estimate
-from jaxdiff.likelihood.quantisation import Quantisation, model_units
+from jaxdiff.likelihood.quantisation import Quantisation, model_units, warn_of_little_noise
 from jaxdiff.samplers import spans
 from jaxdiff.samplers.adaptive import Integrator, Solution, integrate, integrator
-from jaxdiff.samplers.base import example_keys
-from jaxdiff.schedules import check_spread, cleanest_time
+from jaxdiff.samplers.base import Checked
+from jaxdiff.schedules import cleanest_time
 from jaxdiff.typing import Denoise, Schedule
 
 __all__ = ["log_prob"]
@@ -51,7 +53,7 @@ def log_prob(
     x: Array,
     schedule: Schedule,
     *,
-    divergence: Divergence = _EXACT,
+    divergence: Divergence | str = _EXACT,
     quantisation: Quantisation | None = None,
     draws: int = 1,
     start: Any = None,
@@ -65,8 +67,9 @@ def log_prob(
         denoise: the model.
         x: [B, ...], float in the model's units, or whole numbers with a quantisation.
         schedule: the schedule; `sde.in_sigma_clock` gives another clock.
-        divergence: how the trace is taken: `exact()`, D Jacobian products a call of the solver;
-            `hutchinson(n)`, n; `hutchpp(n)`, 3 n. Of one random probe the error has no split.
+        divergence: how the trace is taken, an estimator or its name: `exact()`, D Jacobian products
+            a call of the solver; `hutchinson(n)`, n; `hutchpp(n)`, 3 n. Of one random probe the
+            error has no split.
         quantisation: what x is where it holds whole numbers; None for a density.
         draws: static, of dequantisation; each is a solve of its own.
         start: [], a time with noise; the schedule's `cleanest_time` if None. Networks know only
@@ -78,33 +81,47 @@ def log_prob(
         the width of bins add).
 
     Raises:
-        ValueError: data or times that cannot be, no key where something is random, draws
-            without a quantisation, or a prior narrower than what is left of the data.
+        ValueError: data or times that cannot be, no key where something is random, or draws
+            without a quantisation.
         FloatingPointError: the solve failed, by its status' name; while it is being traced the
             result is NaN instead.
+
+    Warns:
+        UserWarning: the prior is narrower than what is left of these data at t_max.
 
     Source: Chen et al. 2018, arXiv:1806.07366, eq. 8; Song et al. 2021, arXiv:2011.13456, eq. 39.
         Their code counts 8-bit images in [-1, 1] with an offset of 7 bits; ours follows the
         quantisation.
     """
-    x = model_units(x, quantisation)
+    x, divergence = model_units(x, quantisation), resolve(divergence)
     start, end = spans.ends(how, start, None)
     start = cleanest_time(schedule) if start is None else start
     end = schedule.t_max if end is None else end
-    start, end = spans.check(denoise, schedule, x, start, end, noisy=True)
-    check_spread(schedule, x)
-    if draws < 1 or (draws > 1 and quantisation is None):
-        raise ValueError(f"draws must be 1, or more with a quantisation to draw from, got {draws}")
-    probed = not isinstance(divergence, type(_EXACT))
-    if probed or quantisation is not None:
-        keys = example_keys(key, x.shape[0])
-    else:
-        keys = example_keys(jax.random.key(0), x.shape[0])  # nothing is drawn from them
-    flow = sde.probability_flow(denoise, schedule)
+    start, end = spans.check(denoise, schedule, x, start, end, noisy=True, rising=True)
+    _check(schedule, x, end, draws, quantisation)
+    probed = is_random(divergence)
+    drawn = probed or quantisation is not None
+    keys = example_keys(key if drawn else jax.random.key(0), x.shape[0])
+    flow = sde.probability_flow(Checked(arrays.as_pytree(denoise)), schedule)
     one = functools.partial(_one_draw, flow, divergence, quantisation, x, keys, start, end, how)
-    prior, volume = zip(*(one(d) for d in range(draws)), strict=True)
+    prior, volume = zip(*(one(d) for d in range(int(draws))), strict=True)
     terms = {"prior": jnp.stack(prior, axis=1), "volume": jnp.stack(volume, axis=1)}
     return Estimate(terms, x[0].size, quantisation is not None, probed)
+
+
+def _check(
+    schedule: Schedule, x: Array, end: Any, draws: Any, quantisation: Quantisation | None
+) -> None:
+    if draws != int(draws) or draws < 1:
+        raise ValueError(f"draws must be a whole number of at least 1, got {draws}")
+    if draws > 1 and quantisation is None:
+        raise ValueError(f"draws must be 1 without a quantisation to draw from, got {draws}")
+    if not arrays.is_traced((schedule, end)) and not np.isclose(end, schedule.t_max, rtol=1e-6):
+        raise ValueError(
+            f"steps must end at t_max = {float(schedule.t_max):g}, where the prior stands, got"
+            f" {float(end):g}"
+        )
+    warn_of_little_noise(schedule, x)
 
 
 def _one_draw(flow, divergence, quantisation, x, keys, start, end, how, d) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ as images in [-1, 1] give an offset of log2(127.5) where values are bin centres 
 of 7 where bins fill [-1, 1].
 """
 
+import warnings
 from typing import Any
 
 import jax
@@ -15,8 +16,10 @@ import numpy as np
 from jax import Array
 
 from jaxdiff import arrays
+from jaxdiff.schedules import too_little_noise
+from jaxdiff.typing import Schedule
 
-__all__ = ["Quantisation", "model_units", "quantised"]
+__all__ = ["Quantisation", "model_units", "quantised", "warn_of_little_noise"]
 
 
 @arrays.pytree
@@ -70,11 +73,12 @@ def model_units(x: Any, quantisation: Quantisation | None) -> Array:
         ValueError: integers without a quantisation, integers beyond its bins, floats that lie
             between its values, half precision, no batch, or NaN.
     """
-    x = jnp.asarray(x)
+    x = x if hasattr(x, "dtype") else np.asarray(x)
     if x.ndim < 2 or x.size == 0:
         raise ValueError(f"x must have shape [B, ...] with B >= 1, got {list(x.shape)}")
-    if jnp.issubdtype(x.dtype, jnp.integer):
+    if x.dtype == bool or jnp.issubdtype(x.dtype, jnp.integer):
         return _of_integers(x, quantisation)
+    x = jnp.asarray(x)
     if x.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(
             f"x must be float32 or float64, got {x.dtype}: so few digits leave no log-likelihood"
@@ -87,17 +91,22 @@ def model_units(x: Any, quantisation: Quantisation | None) -> Array:
     return x
 
 
+def warn_of_little_noise(schedule: Schedule, x: Array) -> None:
+    """Warns of data wider than the prior: a warning, since one far point is no mistake."""
+    problem = too_little_noise(schedule, x)
+    if problem:
+        warnings.warn(problem, stacklevel=4)
+
+
 def _of_integers(x: Array, quantisation: Quantisation | None) -> Array:
     if quantisation is None:
         raise ValueError(
             f"x holds whole numbers ({x.dtype}), of which no density is finite: give"
             " quantisation=quantised(bins), which spreads them over their bins"
         )
-    numbers = arrays.concrete(x)
-    if numbers is not None:
-        arrays.check_range("x", numbers, 0, quantisation.bins - 1)
-    dtype = arrays.float_dtype()
-    return jnp.asarray(quantisation.low, dtype) + quantisation.width * x.astype(dtype)
+    arrays.check_range("x", x, 0, quantisation.bins - 1)
+    x = jnp.asarray(x, arrays.float_dtype())
+    return jnp.asarray(quantisation.low, x.dtype) + quantisation.width * x
 
 
 def _check_centres(numbers: np.ndarray, quantisation: Quantisation) -> None:

@@ -13,6 +13,8 @@ of x_t, (4) the noise that made them: that is `losses.denoising`, without a seco
 Each is nats of one example, [B], summed over the event; mean and weight are the caller's.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,8 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.arrays import event_sum, expand_to
-from jaxdiff.divergence import Divergence, exact, hutchinson
+from jaxdiff.divergence import Divergence, exact, hutchinson, is_random
+from jaxdiff.keys import example_keys
 from jaxdiff.typing import Denoise, NoiseLevel
 
 __all__ = ["explicit", "implicit", "sliced"]
@@ -39,11 +42,12 @@ def explicit(denoise: Denoise, x_t: Array, level: NoiseLevel, true_score: Array)
         [B], 1/2 |s - s*|**2.
 
     Raises:
-        ValueError: a clean level, integer or half-precision x_t, scores of another shape.
+        ValueError: a clean level or one of another shape, integer or half-precision x_t, scores of
+            another shape.
 
     Source: Hyvarinen 2005, JMLR 6:695, eq. 2.
     """
-    _check(x_t, level)
+    x_t = _checked(x_t, level)
     if jnp.shape(true_score) != x_t.shape:
         raise ValueError(
             f"true_score must be {list(x_t.shape)} as x_t is, got {list(jnp.shape(true_score))}"
@@ -52,7 +56,7 @@ def explicit(denoise: Denoise, x_t: Array, level: NoiseLevel, true_score: Array)
 
 
 def implicit(
-    key: Array,
+    key: Array | None,
     denoise: Denoise,
     x_t: Array,
     level: NoiseLevel,
@@ -64,7 +68,7 @@ def implicit(
     SSM-VR): 1/2 |s|**2 is kept as it is, only the divergence is sliced.
 
     Args:
-        key: for the probes; or [B] keys, one an example. Unused where the divergence is exact.
+        key: for the probes; or [B] keys, one an example; None where the divergence is exact.
         denoise: the model; gradients flow to its leaves.
         x_t: [B, ...], draws of p_t, float.
         level: fields [] or [B], sigma > 0.
@@ -74,7 +78,8 @@ def implicit(
         [B], 1/2 |s|**2 + div s.
 
     Raises:
-        ValueError: a clean level, integer or half-precision x_t, a number of keys other than B.
+        ValueError: a clean level or one of another shape, integer or half-precision x_t, a number
+            of keys other than B.
 
     Source: Hyvarinen 2005, JMLR 6:695, eq. 4; Song et al. 2019, arXiv:1905.07088, eq. 8.
     """
@@ -102,8 +107,7 @@ def sliced(key: Array, denoise: Denoise, x_t: Array, level: NoiseLevel, slices: 
 
     Source: Song et al. 2019, arXiv:1905.07088, eq. 7.
     """
-    if slices != int(slices) or slices < 1:
-        raise ValueError(f"slices must be a whole number of at least 1, got {slices}")
+    arrays.check_count("slices", slices)
     s, estimates, u = _sliced(key, denoise, x_t, level, hutchinson(slices))
     along = jnp.sum(u * s[None], axis=tuple(range(2, u.ndim)))
     return jnp.mean(0.5 * along.T**2 + estimates, axis=1)
@@ -111,8 +115,9 @@ def sliced(key: Array, denoise: Denoise, x_t: Array, level: NoiseLevel, slices: 
 
 def _sliced(key, denoise, x_t, level, divergence) -> tuple:
     """The score [B, ...], estimates of its divergence [B, P], and the probes of these."""
-    _check(x_t, level)
-    probes = divergence.draw(_example_keys(key, len(x_t)), x_t.shape, x_t.dtype)
+    x_t = _checked(x_t, level)
+    keys = example_keys(key if is_random(divergence) else jax.random.key(0), len(x_t))
+    probes = divergence.draw(keys, x_t.shape, x_t.dtype)
     field = lambda x: _score(denoise, x, level)  # noqa: E731
     return *divergence(field, x_t, probes), probes
 
@@ -121,18 +126,17 @@ def _score(denoise: Denoise, x_t: Array, level: NoiseLevel) -> Array:
     return -denoise(x_t, level).eps / expand_to(level.sigma, x_t)
 
 
-def _example_keys(key: Array, count: int) -> Array:
-    """[count] keys, `fold_in(key, i)`, as samplers have them."""
-    if key.shape not in ((), (count,)):
-        raise ValueError(f"key must be one key or [{count}] keys, got keys {list(key.shape)}")
-    return key if key.ndim else jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
-
-
-def _check(x_t: Array, level: NoiseLevel) -> None:
+def _checked(x_t: Any, level: NoiseLevel) -> Array:
+    x_t = jnp.asarray(x_t)
     if x_t.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(f"x_t must be float32 or float64, got {x_t.dtype}")
     if x_t.ndim < 2 or x_t.size == 0:
         raise ValueError(f"x_t must have shape [B, ...] with B >= 1, got {list(x_t.shape)}")
+    for name in ("alpha", "sigma"):
+        shape = jnp.shape(getattr(level, name))
+        if shape not in ((), x_t.shape[:1]):
+            raise ValueError(f"level.{name} must be [] or [{len(x_t)}], got {list(shape)}")
     sigma = arrays.concrete(level.sigma)
     if sigma is not None and not np.all(sigma > 0):
         raise ValueError(f"level must hold noise, got sigma = {np.min(sigma):g}: no score there")
+    return x_t

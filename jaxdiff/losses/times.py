@@ -65,7 +65,8 @@ def log_snr_rate(schedule: Schedule, t: Array) -> Array:
     """How fast log SNR falls at a time, times the length of the clock, for `Weight`s.
 
     On a continuous clock the slope itself; on a chain the fall over the step that leads to n,
-    log_snr(n - 1) - log_snr(n), and at n = 1, where it would be infinite, that of n = 2.
+    log_snr(n - 1) - log_snr(n), and at n = 1, where it would be infinite, that of n = 2; 1 on a
+    chain of one step.
 
     Args:
         schedule: the schedule.
@@ -74,6 +75,8 @@ def log_snr_rate(schedule: Schedule, t: Array) -> Array:
     Returns:
         [B]; 0 where log SNR is infinite.
     """
+    if whole_steps(schedule) == 1:
+        return jnp.ones_like(t)
     if whole_steps(schedule):
         t = jnp.maximum(t, 2)
         s, level = schedule(t - 1), schedule(t)

@@ -20,19 +20,19 @@ import lineax
 from jax import Array
 
 from jaxdiff import arrays, sde
+from jaxdiff.keys import example_keys
 from jaxdiff.samplers import spans
-from jaxdiff.samplers.base import example_keys
+from jaxdiff.samplers.base import Checked, checked_shape
 from jaxdiff.samplers.brownian import Paths
 from jaxdiff.samplers.integrators import (
     ODE_SOLVERS,
     SDE_SOLVERS,
     Integrator,
-    Solution,
-    Status,
     check_solver,
     integrator,
     run,
 )
+from jaxdiff.samplers.solution import Solution, Status
 from jaxdiff.typing import Denoise, Schedule
 
 __all__ = [
@@ -94,8 +94,9 @@ def solve_ode(
 
     Source: Song et al. 2021, arXiv:2011.13456, eq. 13 and section 4.3.
     """
+    x = jnp.asarray(x)
     start, end = spans.check(denoise, schedule, x, *spans.ends(how, start, end), noisy=True)
-    flow = sde.probability_flow(denoise, schedule)
+    flow = sde.probability_flow(Checked(arrays.as_pytree(denoise)), schedule)
     return integrate(flow, x, start=start, end=end, how=how, times=times, dense=dense)
 
 
@@ -173,20 +174,20 @@ def solve_sde(
         A Solution.
 
     Raises:
-        ValueError: as for `solve_ode`; lam outside [0, 1]; alpha = 0 at the start; a solver that
-            cannot adapt its steps.
+        ValueError: as for `solve_ode`; lam outside [0, 1]; alpha = 0 at the start; start not
+            above end; a solver that cannot adapt its steps.
         FloatingPointError: as for `solve_ode`.
 
     Source: Song et al. 2021, arXiv:2011.13456, eq. 6.
     """
+    shape = checked_shape(shape)
     keys = example_keys(key, shape[0])
-    if x_T is None:
-        x_T = _start(keys, schedule, tuple(shape))
-    if tuple(x_T.shape) != tuple(shape):
+    x_T = _start(keys, schedule, shape) if x_T is None else jnp.asarray(x_T)
+    if tuple(x_T.shape) != shape:
         raise ValueError(f"x_T must have the shape asked for, {shape}, got {tuple(x_T.shape)}")
     ends = spans.ends(how, start, end)
-    start, end = spans.check(denoise, schedule, x_T, *ends, noisy=True, signal=True)
-    process = sde.reverse(denoise, schedule, lam)
+    start, end = spans.check(denoise, schedule, x_T, *ends, noisy=True, signal=True, rising=False)
+    process = sde.reverse(Checked(arrays.as_pytree(denoise)), schedule, lam)
     return _stochastic(keys, process, x_T, start, end, how, times)
 
 
@@ -215,15 +216,16 @@ def simulate(
         A Solution.
 
     Raises:
-        ValueError, FloatingPointError: as for `solve_sde`.
+        ValueError, FloatingPointError: as for `solve_sde`, with start below end.
 
     Source: Song et al. 2021, arXiv:2011.13456, eq. 5.
     """
-    keys = example_keys(key, x.shape[0])
+    x = jnp.asarray(x)
+    keys = example_keys(key, checked_shape(x.shape)[0])
     start, end = spans.ends(how, start, end)
     start = schedule.t_min if start is None else start
     end = schedule.t_max if end is None else end
-    start, end = spans.check(None, schedule, x, start, end, signal=True)
+    start, end = spans.check(None, schedule, x, start, end, signal=True, rising=True)
     return _stochastic(keys, sde.forward(schedule), x, start, end, how, times)
 
 
@@ -247,8 +249,9 @@ def _sde(keys, process, x, start, end, how, times):
         g = process.diffusion(start + sign * tau)
         return lineax.DiagonalLinearOperator(jnp.broadcast_to(g, x.shape).astype(x.dtype))
 
-    steps = how.steps or (how.times.shape[0] if how.times is not None else how.max_steps)
-    tol = span / 2 ** max(14, (4 * steps).bit_length())
+    steps = how.steps or (0 if how.times is None else how.times.shape[0])
+    # what a tree says between its points depends on its depth: one for all but the finest steps
+    tol = span / 2 ** max(17, (4 * steps).bit_length())
     event = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
     keys = jax.vmap(lambda key: jax.random.fold_in(key, 2))(keys)
     paths = Paths(keys, span, tol, event, _levy_area(how.solver))

@@ -21,11 +21,20 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.denoiser import Denoiser
+from jaxdiff.keys import as_keys, example_keys
 from jaxdiff.samplers.ancestral import ddim
 from jaxdiff.samplers.steps import check_sampler
 from jaxdiff.typing import Denoise, Denoised, Grid, NoiseLevel, Sampler
 
-__all__ = ["check", "draw_noise", "draw_start", "example_keys", "sample"]
+__all__ = [
+    "Checked",
+    "check",
+    "checked_shape",
+    "draw_noise",
+    "draw_start",
+    "example_keys",
+    "sample",
+]
 
 _DEFAULT = ddim()
 
@@ -75,7 +84,7 @@ def sample(
     dtype = arrays.float_dtype() if x_T is None else x_T.dtype
     keys = None
     if x_T is None or (noise is None and sampler.noises):
-        keys = _checked_key(key, shape[0])
+        keys = as_keys(key, shape[0])
     trees = (arrays.as_pytree(denoise), grid, sampler)
     trees = jax.tree.map(lambda a: arrays.strong(a, grid.levels.alpha.dtype), trees)
     noise = None if noise is None else jnp.asarray(noise, dtype)
@@ -88,7 +97,7 @@ def _run(keys, denoise, grid, sampler, x_T, noise, *, shape, dtype, keep_path, c
     keys = None if keys is None else example_keys(keys, shape[0])
     if x_T is None:
         x_T = draw_start(keys, grid, shape, dtype=dtype)
-    denoise = functools.partial(_checked, denoise)
+    denoise = Checked(denoise)
     steps = jnp.arange(grid.num_steps)
 
     def body(carry, inputs):
@@ -154,7 +163,7 @@ def draw_noise(
     Returns:
         [K, noises, B, ...].
     """
-    shape = _checked_shape(shape)
+    shape = checked_shape(shape)
     keys = example_keys(key, shape[0])
     dtype = arrays.float_dtype() if dtype is None else dtype
     draw = lambda k: _draw(_step_keys(keys, k), sampler.noises, shape, dtype)  # noqa: E731
@@ -173,44 +182,10 @@ def draw_start(key: Array, grid: Grid, shape: tuple[int, ...], *, dtype: Any = N
     Returns:
         [B, ...].
     """
-    shape = _checked_shape(shape)
+    shape = checked_shape(shape)
     dtype = arrays.float_dtype() if dtype is None else dtype
     draws = _draw(_start_keys(example_keys(key, shape[0])), 1, shape, dtype)[0]
     return jnp.asarray(grid.prior_std, dtype) * draws
-
-
-def example_keys(key: Array | None, count: int, first: int = 0) -> Array:
-    """The keys of examples first..first+count-1 of a job.
-
-    Args:
-        key: a PRNG key, or [count] keys, which are returned as they are.
-        count: how many.
-        first: the index of the first.
-
-    Returns:
-        [count] keys, `fold_in(key, i)`.
-
-    Raises:
-        ValueError: no key, or a number of keys other than count.
-        TypeError: not a key.
-    """
-    key = _checked_key(key, count)
-    if key.ndim:
-        return key
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
-
-
-def _checked_key(key: Array | None, count: int) -> Array:
-    """The key, or [count] keys, as typed ones; raises as `example_keys` does."""
-    if key is None:
-        raise ValueError("key must be given where noise is to be drawn, got None")
-    if not hasattr(key, "dtype"):
-        raise TypeError(f"key must be a PRNG key such as jax.random.key(0), got {key!r}")
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
-    if key.shape not in ((), (count,)):
-        raise ValueError(f"key must be one key or [{count}] keys, got keys {list(key.shape)}")
-    return key
 
 
 def _start_keys(keys: Array) -> Array:
@@ -227,22 +202,33 @@ def _draw(keys: Array, noises: int, shape: tuple[int, ...], dtype: Any) -> Array
     return jax.vmap(one, out_axes=1)(keys)
 
 
-def _checked(denoise: Denoise, x: Array, level: NoiseLevel) -> Denoised:
+@arrays.pytree
+class Checked:
     """`denoise`, whose answer must be of the shape and dtype of its question."""
-    d = denoise(x, level)
-    if not isinstance(d, Denoised):
-        raise TypeError(f"denoise must return a Denoised, got {type(d).__name__}")
-    for name in ("x0", "eps"):
-        got = getattr(d, name)
-        if got.shape != x.shape or got.dtype != x.dtype:
-            raise ValueError(
-                f"denoise must return {name} as {x.dtype}{list(x.shape)}, like x_t,"
-                f" got {got.dtype}{list(got.shape)}"
-            )
-    return d
+
+    denoise: Denoise
+
+    def __call__(self, x: Array, level: NoiseLevel) -> Denoised:
+        """The model's answer, refused where it could broadcast in silence."""
+        d = self.denoise(x, level)
+        if not isinstance(d, Denoised):
+            raise TypeError(f"denoise must return a Denoised, got {type(d).__name__}")
+        for name in ("x0", "eps"):
+            got = getattr(d, name)
+            if got.shape != x.shape or got.dtype != x.dtype:
+                raise ValueError(
+                    f"denoise must return {name} as {x.dtype}{list(x.shape)}, like x_t,"
+                    f" got {got.dtype}{list(got.shape)}"
+                )
+        return d
 
 
-def _checked_shape(shape: Any) -> tuple[int, ...]:
+def checked_shape(shape: Any) -> tuple[int, ...]:
+    """(B, ...) as a tuple.
+
+    Raises:
+        ValueError: it is none, or a size is below 1.
+    """
     sizes = tuple(shape) if isinstance(shape, tuple | list) else ()
     if not sizes or any(int(n) != n or n < 1 for n in sizes):
         raise ValueError(f"shape must be (B, ...) with every size >= 1, got {shape}")
@@ -259,7 +245,7 @@ def check(denoise, grid, shape, sampler, x_T=None, noise=None) -> tuple[int, ...
             " stacked grids go through jax.vmap"
         )
     check_sampler(sampler)
-    shape = _checked_shape(shape)
+    shape = checked_shape(shape)
     if x_T is not None and tuple(x_T.shape) != shape:
         raise ValueError(f"x_T must have the shape asked for, {shape}, got {tuple(x_T.shape)}")
     if x_T is not None and x_T.dtype not in (jnp.float32, jnp.float64):

@@ -227,7 +227,8 @@ def linear_known(y: Any, a: Any) -> Known:
 
     Raises:
         ValueError: as for `linear_basis`; y of another length, not float or not finite. Rows that
-            depend on each other are refused whether or not y contradicts itself.
+            depend on each other are refused whether or not y contradicts itself, but only where
+            a is concrete: while it is traced the answer is then unspecified.
 
     Source: Song et al. 2022, arXiv:2111.08005, section 3, for any A of full row rank.
     """

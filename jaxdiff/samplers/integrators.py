@@ -9,9 +9,8 @@ is the greatest over the batch of an example's own root mean square, so that eac
 tolerance; within it a sample depends on its batch.
 """
 
-import enum
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import diffrax
 import jax
@@ -21,14 +20,13 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.arrays import check_range, event_mean, safe_sqrt
+from jaxdiff.samplers.solution import Path, Solution, Status
 
 __all__ = [
     "ADJOINTS",
     "ODE_SOLVERS",
     "SDE_SOLVERS",
     "Integrator",
-    "Solution",
-    "Status",
     "check_solver",
     "integrator",
     "run",
@@ -58,7 +56,14 @@ SDE_SOLVERS: dict[str, Callable[[], diffrax.AbstractSolver]] = {
 }
 """For additive noise, where Ito and Stratonovich agree. Ito-Milstein is Euler there."""
 
-_WITHOUT_ERROR = ("euler", "euler_heun", "sea")
+_WITHOUT_ERROR = (
+    diffrax.Euler,
+    diffrax.EulerHeun,
+    diffrax.SEA,
+    diffrax.ItoMilstein,
+    diffrax.StratonovichMilstein,
+)
+_SPLIT = (diffrax.KenCarp3, diffrax.KenCarp4, diffrax.KenCarp5, diffrax.Sil3)
 
 ADJOINTS: dict[str, Callable[[], diffrax.AbstractAdjoint]] = {
     "checkpoint": diffrax.RecursiveCheckpointAdjoint,
@@ -70,33 +75,11 @@ ADJOINTS: dict[str, Callable[[], diffrax.AbstractAdjoint]] = {
 adjoint equation (constant memory, gradient with an error of its own), or forward mode alone."""
 
 
-class Status(enum.IntEnum):
-    """How a solve ended."""
-
-    SUCCESSFUL = 0
-    MAX_STEPS_REACHED = 1
-    STEP_UNDERFLOW = 2
-    NONLINEAR_DIVERGENCE = 3
-    NOT_FINITE = 4
-    FAILED = 5
-
-
 _RESULTS = {
     Status.SUCCESSFUL: diffrax.RESULTS.successful,
     Status.MAX_STEPS_REACHED: diffrax.RESULTS.max_steps_reached,
     Status.STEP_UNDERFLOW: diffrax.RESULTS.dt_min_reached,
     Status.NONLINEAR_DIVERGENCE: diffrax.RESULTS.nonlinear_divergence,
-}
-
-_ADVICE = {
-    Status.MAX_STEPS_REACHED: "the solver took all of its max_steps before the end; loosen rtol and"
-    " atol, or raise max_steps",
-    Status.STEP_UNDERFLOW: "no step was small enough for the tolerance, or the model's answer was"
-    " not finite; loosen rtol and atol, use float64, or begin at a noisier time",
-    Status.NONLINEAR_DIVERGENCE: "the implicit solver's equation did not converge; take an explicit"
-    " solver or smaller steps",
-    Status.NOT_FINITE: "the solve ended with NaN or infinity",
-    Status.FAILED: "the solver gave up",
 }
 
 
@@ -118,54 +101,6 @@ class Integrator:
         return self.steps is not None or self.times is not None
 
 
-@arrays.pytree
-class Path:
-    """A solution as a function of time."""
-
-    interpolation: diffrax.DenseInterpolation
-
-    def __call__(self, t: Any) -> Any:
-        """The state at a time within the solve, []."""
-        return self.interpolation.evaluate(t)
-
-
-class Solution(NamedTuple):
-    """What a solve returns; see `solve_ode`.
-
-    Attributes:
-        x: the state at the end, [B, ...]; where times were asked for [T, B, ...]. NaN unless
-            successful.
-        status: [] int, a `Status`.
-        steps: [] int, steps tried.
-        rejected: [] int, of those, how many were too long.
-        calls: [] int, calls of the model; -1 where the solver does not say how many a step takes.
-        path: where it was asked for, the state as a function of a time within the solve.
-    """
-
-    x: Any
-    status: Array
-    steps: Array
-    rejected: Array
-    calls: Array
-    path: Any = None
-
-    def check(self) -> "Solution":
-        """Itself.
-
-        Raises:
-            FloatingPointError: the solve failed; the message names the status and what helps.
-                Not where it is being traced: ask `status` there.
-        """
-        code = arrays.concrete(self.status)
-        if code is None or not np.any(code):
-            return self
-        status = Status(int(np.max(code)))
-        raise FloatingPointError(
-            f"solver status {status.name.lower()} after {int(np.max(self.steps))} steps:"
-            f" {_ADVICE[status]}"
-        )
-
-
 def integrator(
     solver: Any = "tsit5",
     *,
@@ -178,10 +113,12 @@ def integrator(
     """How a differential equation shall be solved.
 
     Args:
-        solver: static, a name of `ODE_SOLVERS` or `SDE_SOLVERS`, or any solver of diffrax.
+        solver: static, a name of `ODE_SOLVERS` or `SDE_SOLVERS`, or a solver of diffrax for fields
+            in one part.
         rtol, atol: [], > 0, relative and absolute tolerance of an adaptive solve.
         steps: None for adaptive steps; K for K equal ones in the schedule's clock; or the times
-            [K+1] themselves, such as `grid.levels.t`, in the order in which they are walked.
+            [K+1] themselves, in the order in which they are walked, such as `grid.levels.t` of a
+            grid without clean end.
         max_steps: static, after how many steps an adaptive solve fails.
         adjoint: static, a name of `ADJOINTS`, or any adjoint of diffrax.
 
@@ -191,12 +128,20 @@ def integrator(
     Raises:
         ValueError: an unknown name, a tolerance not positive, steps or max_steps below 1, times
             that are no list of two or more or do not go one way.
+        TypeError: a solver that is none.
 
     Source: Kidger 2021, arXiv:2202.02435 (diffrax).
     """
     known = {**ODE_SOLVERS, **SDE_SOLVERS}
     if isinstance(solver, str) and solver not in known:
         raise ValueError(f"solver must be one of {', '.join(known)}, got {solver!r}")
+    if not isinstance(solver, str | diffrax.AbstractSolver):
+        raise TypeError(f"solver must be a name or a solver of diffrax, got {solver!r}")
+    if isinstance(solver, _SPLIT):
+        raise ValueError(
+            f"solver {type(solver).__name__} is for fields in two parts, of which the flow has one:"
+            " take kvaerno3 or kvaerno5"
+        )
     if isinstance(adjoint, str) and adjoint not in ADJOINTS:
         raise ValueError(f"adjoint must be one of {', '.join(ADJOINTS)}, got {adjoint!r}")
     check_range("rtol", rtol, 0, np.inf, "()")
@@ -207,6 +152,8 @@ def integrator(
         times, count = _checked_times(steps), None
     elif steps is not None:
         check_range("steps", steps, 1, np.inf, "[)")
+        if steps != int(steps):
+            raise ValueError(f"steps must be a whole number or a list of times, got {steps}")
         count = int(steps)
     return Integrator(rtol, atol, times, solver, count, int(max_steps), adjoint)
 
@@ -223,17 +170,25 @@ def _checked_times(times: Any) -> Array:
     return times
 
 
-def check_solver(how: Integrator, solvers: dict[str, Callable]) -> None:
-    """Raises ValueError for a name that is none of `solvers`, or that cannot adapt its steps."""
+def check_solver(how: Integrator, solvers: dict[str, Callable]) -> diffrax.AbstractSolver:
+    """The solver.
+
+    Raises:
+        ValueError: a name that is none of `solvers`, or a solver that cannot adapt its steps.
+    """
     if not isinstance(how.solver, str):
-        return
-    if how.solver not in solvers:
+        solver = how.solver
+    elif how.solver in solvers:
+        solver = solvers[how.solver]()
+    else:
         raise ValueError(f"solver must be one of {', '.join(solvers)} here, got {how.solver!r}")
-    if not how.fixed and how.solver in _WITHOUT_ERROR:
-        adaptive = ", ".join(name for name in solvers if name not in _WITHOUT_ERROR)
+    if not how.fixed and isinstance(solver, _WITHOUT_ERROR):
+        adaptive = ", ".join(n for n, kind in solvers.items() if kind not in _WITHOUT_ERROR)
+        name = how.solver if isinstance(how.solver, str) else type(solver).__name__
         raise ValueError(
-            f"solver {how.solver} has no error estimate: give steps, or take one of {adaptive}"
+            f"solver {name} has no error estimate: give steps, or take one of {adaptive}"
         )
+    return solver
 
 
 def run(
@@ -262,7 +217,7 @@ def run(
         times: [T], where the state is wanted; the end if None.
         dense: static, whether the solution is wanted as a function.
     """
-    solver = solvers[how.solver]() if isinstance(how.solver, str) else how.solver
+    solver = check_solver(how, solvers)
     adjoint = ADJOINTS[how.adjoint]() if isinstance(how.adjoint, str) else how.adjoint
     controller, most = _controller(how, start, end)
     saveat = diffrax.SaveAt(t1=times is None, ts=times, dense=dense)

@@ -51,7 +51,7 @@ _LU_PP = "Lu et al. 2022, arXiv:2211.01095"
 _KARRAS = "Karras et al. 2022, arXiv:2206.00364"
 _SONG = "Song et al. 2021, arXiv:2011.13456"
 _CLOCK = "alpha = 0 (zero terminal SNR): the clock sigma / alpha ends there"
-_DRIFT = "alpha = 0 (zero terminal SNR): the drift is infinite there; levels without a schedule"
+_DRIFT = "levels without a schedule: it asks for the drift"
 
 SAMPLERS: dict[str, Row] = {
     "ddpm": Row(ddpm, "Ho et al. 2020, arXiv:2006.11239"),
@@ -101,5 +101,6 @@ def make_sampler(name: str, **hyperparameters) -> Sampler:
     factory = SAMPLERS[name].factory
     known = list(inspect.signature(factory).parameters)
     for unknown in set(hyperparameters) - set(known):
-        raise ValueError(f"{name} takes {', '.join(known)}, got {unknown!r}")
+        takes = ", ".join(known) or "no hyperparameters"
+        raise ValueError(f"{name} takes {takes}, got {unknown!r}")
     return factory(**hyperparameters)

@@ -11,7 +11,6 @@ The third, ancestral sampling, is `ddpm`; correctors are in `langevin`.
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from jaxdiff import arrays, sde
@@ -54,30 +53,26 @@ class EulerMaruyama:
         return ()
 
     def step(self, x, memory, denoise, noise, *, k, t, s, grid):
-        """Euler-Maruyama; into a clean end the model's x0."""
-        d, clean = denoise(x, t), s.sigma <= 0
-        # at a clean level the derivative of sigma may be infinite: ask elsewhere
-        time = jnp.where(clean, grid.levels.t[0], t.t)
+        """Euler-Maruyama; to and from where its coefficients are infinite, exact marginals."""
+        d, clean, silent = denoise(x, t), s.sigma <= 0, t.alpha <= 0
+        time = jnp.where(clean | silent, 0.5 * (t.t + s.t), t.t)
         f, g2 = sde.coefficients(_of_levels(grid.schedule), time)
         h = t.t - s.t
         slope = (1 + self.lam**2) / 2 * g2 / t.sigma
         mean = expand_to(1 - f * h, x) * x - expand_to(slope * h, x) * d.eps
         moved = mean + expand_to(self.lam * safe_sqrt(g2 * h), x) * noise[0]
-        return jnp.where(clean, expand_to(s.alpha, x) * d.x0, moved), memory
+        kept = safe_sqrt((1 - self.lam) * (1 + self.lam))
+        remade = expand_to(s.alpha, x) * d.x0
+        remade += expand_to(s.sigma * kept, x) * d.eps
+        remade += expand_to(s.sigma * self.lam, x) * noise[0]
+        return jnp.where(clean | silent, remade, moved), memory
 
     def check(self, grid: Grid) -> None:
-        """Raises ValueError on a grid without schedule, or that holds alpha = 0."""
+        """Raises ValueError on a grid without schedule."""
         if grid.schedule is None:
             raise ValueError(
                 "euler_maruyama needs a grid on a schedule, whose drift it asks; on levels given"
                 " as numbers use reverse_diffusion or ddpm"
-            )
-        alpha = arrays.concrete(grid.levels.alpha)
-        if alpha is not None and np.any(alpha <= 0):
-            raise ValueError(
-                "euler_maruyama cannot begin at alpha = 0 (zero terminal SNR), where the drift"
-                " d log alpha / dt is infinite, got it on the grid; use ddpm, or a grid with"
-                " t_first below t_max"
             )
 
 
@@ -111,8 +106,9 @@ def euler_maruyama(lam=1.0) -> EulerMaruyama:
         dx = (f x - (1 + lam**2) / 2 g**2 score) dt + lam g dw,    score = -eps / sigma
 
     The step into a clean end is the model's x0 for every lam: Euler's would overshoot, since
-    there g**2 h / sigma**2 comes to 2 where sigma is proportional to t. The step h is the grid's
-    own; on a shifted schedule it and the drift are of the base's clock, which levels carry.
+    there g**2 h / sigma**2 comes to 2 where sigma is proportional to t. The step out of alpha = 0,
+    where f is infinite, is equation (4) with eta = lam. The step h is the grid's own; on a shifted
+    schedule it and the drift are of the base's clock, which levels carry.
 
     Args:
         lam: [], in [0, 1]: 1 is the reverse SDE, 0 Euler's method on the probability flow.
@@ -121,7 +117,7 @@ def euler_maruyama(lam=1.0) -> EulerMaruyama:
         A Sampler.
 
     Raises:
-        ValueError: lam outside [0, 1]; when sampling, a grid without schedule, or alpha = 0.
+        ValueError: lam outside [0, 1]; when sampling, a grid without schedule.
 
     Source: Song et al. 2021, arXiv:2011.13456, section 4.1, whose code takes 1/N for h on a grid
         of spacing (1 - eps)/(N - 1); the family in Zhang and Chen 2023, arXiv:2204.13902, eq. 6.

@@ -39,12 +39,14 @@ def check(
     *,
     noisy: bool = False,
     signal: bool = False,
+    rising: bool | None = None,
 ) -> tuple[Any, Any]:
     """(start, end) of a solve, t_max and `cleanest_time` where None.
 
     Raises:
         ValueError: x no float batch or not finite; a time outside the clock; without noise where
-            noisy, without signal where signal; a level that the parametrization refuses.
+            noisy, without signal where signal; times that fall where rising, or rise where not; a
+            level that the parametrization refuses.
     """
     _check_state(x)
     if arrays.is_traced((start, end, schedule)):
@@ -56,7 +58,8 @@ def check(
         for name, t in (("start", start), ("end", end)):
             if np.ndim(t):
                 raise ValueError(f"{name} must be a number, got shape {list(np.shape(t))}")
-            arrays.check_range(name, t, 0, float(np.max(np.asarray(schedule.t_max))) * (1 + 1e-6))
+            low, high = (float(np.max(np.asarray(v))) for v in (schedule.t_min, schedule.t_max))
+            arrays.check_range(name, t, min(low, 0.0), high + 1e-6 * abs(high))
             level = schedule(jnp.asarray(t, arrays.float_dtype()))
             _check_level(name, t, level, schedule, noisy, signal)
             for part in jax.tree.leaves(denoise, is_leaf=lambda node: isinstance(node, Denoiser)):
@@ -64,6 +67,9 @@ def check(
                     part.check(jax.tree.map(lambda a: a[None], level))
         if float(start) == float(end):
             raise ValueError(f"start and end must differ, got {float(start):g} twice")
+        if rising is not None and (float(start) < float(end)) != rising:
+            way = "below" if rising else "above"
+            raise ValueError(f"start must lie {way} end, got {float(start):g} and {float(end):g}")
     return start, end
 
 

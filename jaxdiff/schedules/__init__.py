@@ -16,7 +16,13 @@ Levels are computed by `expm1` and `log1p` forms that keep full precision near t
 Not here: which times are visited (`grids`), drift and diffusion (`sde`).
 """
 
-from jaxdiff.schedules.clock import check_spread, cleanest_time, noisiest_time, whole_steps
+from jaxdiff.schedules.clock import (
+    check_spread,
+    cleanest_time,
+    noisiest_time,
+    too_little_noise,
+    whole_steps,
+)
 from jaxdiff.schedules.continuous import cosine, edm, linear_vp, rectified, sub_vp, ve
 from jaxdiff.schedules.discrete import (
     cosine_betas,
@@ -50,6 +56,7 @@ __all__ = [
     "sqrt_linear_betas",
     "su_betas",
     "sub_vp",
+    "too_little_noise",
     "ve",
     "whole_steps",
 ]

@@ -43,17 +43,25 @@ def check_spread(schedule: Schedule, x: Any) -> None:
     What is left of them at t_max, alpha times their root mean square, must lie within prior_std;
     nothing is checked while either is being traced.
     """
+    problem = too_little_noise(schedule, x)
+    if problem:
+        raise ValueError(problem)
+
+
+def too_little_noise(schedule: Schedule, x: Any) -> str | None:
+    """What `check_spread` would raise, or None."""
     if is_traced((schedule, x)):
-        return
+        return None
     with jax.ensure_compile_time_eval():  # numbers, even where the caller is being traced
         alpha = schedule(jnp.asarray(schedule.t_max, float_dtype())).alpha
         std = float(np.min(schedule.prior_std))
-        left = float(np.max(alpha)) * float(np.sqrt(np.mean(np.square(x))))
-    if left > std:
-        raise ValueError(
-            "schedule must end with noise beyond the data's spread: their root mean square there"
-            f" is {left:.3g}, prior_std (sigma_max) is {std:.3g}; raise sigma_max or scale the data"
-        )
+        left = float(np.max(alpha)) * float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))
+    if left <= std:
+        return None
+    return (
+        "schedule must end with noise beyond the data's spread: their root mean square there"
+        f" is {left:.3g}, prior_std (sigma_max) is {std:.3g}; raise sigma_max or scale the data"
+    )
 
 
 def whole_steps(schedule: Schedule) -> int | None:

@@ -51,18 +51,18 @@ class FromBetas:
         """The level at t in 0..N."""
         t = clock(t, self.num_steps)
         table = jnp.asarray(self.log_table, t.dtype)
-        start = jnp.clip(jnp.floor(t), 0, self.num_steps - 1)
+        # at a whole number the step that leads up to it, so that slopes are its own
+        start = jnp.clip(jnp.ceil(t) - 1, 0, self.num_steps - 1)
         n = start.astype(int)
         low, high, fraction = table[n], table[n + 1], t - start
         # a last step to zero SNR is linear in alpha, since log alpha-bar has no line to -inf
         ends = jnp.isneginf(high)
-        line = low + fraction * (jnp.where(ends, low, high) - low)
-        remaining = jnp.where(ends & (fraction < 1), 1 - fraction, 1)
-        log_bar = line + 2 * jnp.log(remaining)
-        gone = ends & (fraction >= 1)
-        alpha = jnp.where(gone, 0, jnp.exp(0.5 * log_bar))
-        sigma = jnp.where(gone, 1, safe_sqrt(-jnp.expm1(log_bar)))
-        return NoiseLevel(t, alpha, sigma)
+        rise = jnp.where(ends, low, high) - low
+        up, down = low + fraction * rise, jnp.where(ends, low, high) - (1 - fraction) * rise
+        log_bar = jnp.where(fraction < 0.5, up, down)  # exact at both ends
+        alpha = jnp.exp(0.5 * log_bar) * jnp.where(ends, 1 - fraction, 1)
+        var = jnp.where(ends, (1 - alpha) * (1 + alpha), -jnp.expm1(log_bar))
+        return NoiseLevel(t, alpha, safe_sqrt(var))
 
     def time(self, log_snr) -> Array:
         """The step before, by bisection of the table, and the fraction beyond it."""

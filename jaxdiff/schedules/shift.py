@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.arrays import check_range, is_traced
+from jaxdiff.arrays import check_range, float_dtype, is_traced, wide_float
 from jaxdiff.schedules.clock import whole_steps
 from jaxdiff.typing import NoiseLevel, Schedule
 
@@ -45,12 +46,17 @@ class Shifted:
 
     def __call__(self, t) -> NoiseLevel:
         """The base's level with log-SNR lower by 2 log shift; its `t` is the base's clock."""
+        t = wide_float(t)
         level = self.base(t)
         end = (level.sigma <= 0) | (level.alpha <= 0)  # infinite log-SNR: stays where it is
+        # but alpha, which vanishes in proportion to t_max - t, does so more slowly by the shift
+        pace = jnp.where(level.alpha <= 0, 1 / self.shift, 1)
+        still = jax.lax.stop_gradient(t)
+        passed = self.base(still + pace * (t - still))
         inside = NoiseLevel(*(jnp.where(end, 1, field) for field in level))
         moved = self.base(self.base.time(inside.log_snr - 2 * jnp.log(self.shift)))
         return NoiseLevel(
-            *(jnp.where(end, old, new) for old, new in zip(level, moved, strict=True))
+            *(jnp.where(end, old, new) for old, new in zip(passed, moved, strict=True))
         )
 
     def time(self, log_snr) -> Array:
@@ -78,16 +84,26 @@ def shifted(base: Schedule, shift) -> Shifted:
         A schedule on the base's clock.
 
     Raises:
-        ValueError: shift not positive, or above 1 for a chain that ends with signal left: it has
-            no levels beyond its last step.
+        ValueError: shift not positive, or above 1 for a chain or a path of one's own that ends
+            with signal left: it has no levels beyond its end.
 
     Source: Hoogeboom et al. 2023, arXiv:2301.11093, eq. 4; Esser et al. 2024,
         arXiv:2403.03206, eq. 23.
     """
     check_range("shift", shift, 0, np.inf, "()")
-    if whole_steps(base) and not is_traced(base):
-        silent = bool(base(base.t_max).alpha <= 0)
-        check_range(
-            "shift of a chain that ends with signal left", shift, 0, np.inf if silent else 1, "(]"
+    schedule = Shifted(base, shift)
+    if not is_traced(schedule):
+        _check_end(schedule)
+    return schedule
+
+
+def _check_end(schedule: Shifted) -> None:
+    """Raises where the base has no level as noisy as the shift asks for at t_max."""
+    last = schedule.base(jnp.asarray(schedule.t_max, float_dtype()))
+    wanted = last.log_snr - 2 * jnp.log(schedule.shift)
+    reached = schedule(last.t).log_snr
+    if bool(jnp.any((last.alpha > 0) & ~(reached < wanted + 0.01))):
+        raise ValueError(
+            "shift of a schedule that ends with signal left must lie in (0, 1], as it has no levels"
+            f" beyond its end, got {schedule.shift}"
         )
-    return Shifted(base, shift)

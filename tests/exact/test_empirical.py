@@ -188,6 +188,12 @@ def test_no_model_is_below_it_on_the_set(key):
         assert gap.mean() > 4 * gap.std() / np.sqrt(len(gap)), name
 
 
+def test_a_batch_of_none_gives_none():
+    model, none, at = exact.empirical(POINTS), STATES[:0], level(0.6, 0.8)
+    assert model(none, at).x0.shape == model.score(none, at).shape == none.shape
+    assert model.log_prob(none, at).shape == (0,)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -196,6 +202,9 @@ def test_no_model_is_below_it_on_the_set(key):
         (lambda: exact.empirical(np.zeros(3, np.float32)), r"\[N, ...\]"),
         (lambda: exact.empirical(np.full((3, 2), np.nan, np.float32)), "finite"),
         (lambda: exact.empirical(POINTS, block=0), "block"),
+        (lambda: exact.empirical(POINTS, block=np.nan), "block must be .* got nan"),
+        (lambda: exact.empirical(POINTS).score(STATES, level(1.0, 0.0)), "level.sigma .* got 0"),
+        (lambda: exact.empirical(POINTS).log_prob(STATES, level(1.0, 0.0)), "level.sigma"),
         (lambda: exact.empirical(POINTS)(jnp.ones((4, 6)), level(1.0, 1.0)), r"\[B, 2, 3\]"),
         (lambda: exact.empirical(POINTS)(STATES, level(np.ones(3), 1.0)), "level.alpha"),
     ],

@@ -166,15 +166,19 @@ X = jnp.array([[0.3], [-0.5]])
 REFUSED = {
     r"eta must lie in \(0, 1\]": lambda k: elbo(k, mixture(), X, even_grid(3), eta=0.0),
     "last_std must lie in": lambda k: elbo(k, mixture(), X, even_grid(3), last_std=0.0),
-    "draws must lie in": lambda k: elbo(k, mixture(), X, even_grid(3), draws=0),
+    "draws must be a whole": lambda k: elbo(k, mixture(), X, even_grid(3), draws=0),
     "noise must have shape": lambda k: elbo(k, mixture(), X, even_grid(3), noise=X),
     "grid must end clean": lambda k: elbo(
         k, mixture(), X, jd.grids.from_steps(jd.linear_vp(), [1.0, 0.5], end=None)
     ),
     "variance must be one of": lambda k: elbo(k, mixture(), X, even_grid(3), variance="tiny"),
     "key must be given": lambda k: elbo(None, mixture(), X, even_grid(3)),
-    "schedule must end with noise beyond the data's spread": lambda k: elbo(
-        k, mixture(), X, jd.grids.uniform(jd.ve(0.01, 0.2), 5)
+    "eta must be one number": lambda k: elbo(k, mixture(), X, even_grid(3), eta=jnp.ones(2)),
+    "draws must be a whole number.* got 2.5": lambda k: elbo(
+        k, mixture(), X, even_grid(3), draws=2.5
+    ),
+    "denoise must return eps as": lambda k: elbo(
+        k, lambda x, level: jd.Denoised(x, x[:1]), X, even_grid(3)
     ),
 }
 
@@ -183,3 +187,13 @@ REFUSED = {
 def test_bad_input_is_named(message, key):
     with pytest.raises(ValueError, match=message):
         REFUSED[message](key)
+
+
+def test_a_prior_narrower_than_the_data_is_warned_of(key):
+    with pytest.warns(UserWarning, match=r"noise beyond the data's spread.*sigma_max"):
+        elbo(key, mixture(), X, jd.grids.uniform(jd.ve(0.01, 0.2), 5))
+
+
+def test_what_is_not_finite_is_named(key):
+    with pytest.raises(FloatingPointError, match="bound is not finite at example 1"):
+        elbo(key, mixture(), jnp.array([[0.3], [1e20]]), jd.grids.uniform(jd.ve(), 3))

@@ -66,6 +66,9 @@ def test_terms_add_up_and_units():
     assert both.values.shape == (4, 1, 3)
     with pytest.raises(ValueError, match="one kind"):
         concatenate([])
+    fewer = Estimate({name: term[:, :, :2] for name, term in terms.items()}, 6, False, True)
+    with pytest.raises(ValueError, match="equal draws"):
+        concatenate(part for part in (estimate, fewer))
 
 
 def coverage(estimate, truth, repeats=200):

@@ -173,9 +173,14 @@ REFUSED = {
     "draws must be 1": lambda: log_prob(None, PLANE, X, VP, draws=3),
     "probes must be a whole number": lambda: hutchinson(0),
     "distribution must be rademacher or gaussian": lambda: hutchinson(2, "normal"),
-    "schedule must end with noise beyond the data's spread": lambda: log_prob(
-        None, PLANE, X, jd.ve(0.01, 0.1)
+    "start must lie below end": lambda: log_prob(
+        None, PLANE, X, VP, how=integrator("heun", steps=jnp.linspace(1, 0.1, 5))
     ),
+    "steps must end at t_max = 1": lambda: log_prob(
+        None, PLANE, X, VP, how=integrator("heun", steps=jnp.linspace(0.1, 0.5, 5))
+    ),
+    "divergence must be one of": lambda: log_prob(None, PLANE, X, VP, divergence="trace"),
+    "draws must be a whole number.* got 1.5": lambda: log_prob(None, PLANE, X, VP, draws=1.5),
 }
 
 
@@ -189,3 +194,8 @@ def test_a_failed_solve_is_named():
     how = integrator("bosh3", rtol=1e-12, atol=1e-12, max_steps=20)
     with pytest.raises(FloatingPointError, match=r"max_steps_reached|step_underflow"):
         log_prob(None, PLANE, X, VP, how=how)
+
+
+def test_a_prior_narrower_than_the_data_is_warned_of():
+    with pytest.warns(UserWarning, match=r"noise beyond the data's spread.*sigma_max"):
+        log_prob(None, PLANE, X, jd.ve(0.01, 0.1), how=integrator("euler", steps=2))

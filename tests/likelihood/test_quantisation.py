@@ -60,6 +60,7 @@ def test_dequantisation_fills_the_bin(key):
 REFUSED = {
     "x holds whole numbers": lambda: model_units(jnp.ones((2, 2), jnp.int32), None),
     r"x must lie in \[0, 16\], got 17": lambda: model_units(jnp.full((2, 2), 17), quantised(17)),
+    r"x must lie in \[0, 3\]": lambda: model_units(np.array([[2**32 + 1], [0]]), quantised(4)),
     "x must hold the 256 values": lambda: model_units(jnp.full((2, 2), 0.301), quantised(256)),
     "x must hold the 17 values .* got 2": lambda: model_units(jnp.full((2, 2), 2.0), quantised(17)),
     "bins must be a whole number": lambda: quantised(1),
@@ -75,3 +76,8 @@ REFUSED = {
 def test_bad_input_is_named(message):
     with pytest.raises(ValueError, match=message):
         REFUSED[message]()
+
+
+def test_truth_values_are_whole_numbers():
+    x = model_units(jnp.array([[True, False]]), quantised(2))
+    np.testing.assert_array_equal(x, [[1.0, -1.0]])

@@ -211,14 +211,28 @@ def test_more_slices_are_a_mean_of_less_spread(key):
 def test_bad_input_is_refused(key):
     level = NoiseLevel(*(jnp.asarray(v) for v in (0.0, 0.6, 0.8)))
     x, model = jnp.ones((3, 2)), MODELS[2]
+    column = level._replace(sigma=jnp.full((3, 1), 0.8))
     for call, message in [
         (lambda: losses.explicit(model, x, level, x[:1]), "true_score"),
         (lambda: losses.explicit(model, x, level._replace(sigma=jnp.asarray(0.0)), x), "noise"),
         (lambda: losses.implicit(key, model, jnp.ones((3, 2), int), level), "x_t must be float"),
         (lambda: losses.implicit(key, model, x.astype(jnp.bfloat16), level), "bfloat16"),
-        (lambda: losses.implicit(jax.random.split(key, 2), model, x, level), "key must be one"),
+        (lambda: losses.sliced(jax.random.split(key, 2), model, x, level), "key must be one"),
+        (lambda: losses.implicit(None, model, x, column), r"level.sigma .* \[3\], got \[3, 1\]"),
+        (lambda: losses.explicit(model, x, column, x), r"level.sigma must be \[\] or \[3\]"),
         (lambda: losses.sliced(key, model, jnp.ones(3), level), "shape"),
         (lambda: losses.sliced(key, model, x, level, 0), "slices"),
+        (lambda: losses.sliced(key, model, x, level, np.nan), "slices must be .* got nan"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_numbers_in_a_list_are_a_batch():
+    level = NoiseLevel(*(jnp.asarray(v) for v in (0.0, 0.6, 0.8)))
+    x, model = np.asarray([[0.5, -1.0], [0.0, 2.0]]), MODELS[2]
+    for given in (x, x.tolist()):
+        got = losses.explicit(model, given, level, jnp.zeros_like(x))
+        # 1/2 |s|**2 of the model's own score, -eps / sigma
+        score = -np.asarray(model(jnp.asarray(x), level).eps) / 0.8
+        np.testing.assert_allclose(got, 0.5 * (score**2).sum(1), rtol=1e-6)

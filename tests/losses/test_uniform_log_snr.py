@@ -74,6 +74,16 @@ def test_steps_of_a_chain_are_drawn_by_their_fall(key):
     np.testing.assert_allclose(importance, 1 / (100 * p[steps - 1]), rtol=1e-3)
 
 
+def test_a_chain_of_one_step_has_one_time(key):
+    """Its only step counts as any does on average: 1, whatever the sampler."""
+    chain = schedules.from_betas([0.999])
+    one = jnp.ones(3)
+    np.testing.assert_array_equal(log_snr_rate(chain, one), one)
+    for name, times in losses.TIMES.items():
+        for got in times(key, 3, chain):
+            np.testing.assert_array_equal(got, one, err_msg=name)
+
+
 def test_zero_terminal_snr_is_left_out(key):
     chain = schedules.from_betas(schedules.rescale_to_zero_terminal_snr(BETAS))
     assert float(schedules.noisiest_time(chain)) == 99

@@ -357,6 +357,18 @@ REFUSED = {
     ),
     "adjoint must be one of": lambda: integrator(adjoint="reverse"),
     r"lam must lie in \[0, 1\]": lambda: solve_sde(jax.random.key(0), DATA, VP, (2, 2), lam=1.5),
+    "start must lie above end": lambda: solve_sde(
+        jax.random.key(0), DATA, VP, (2, 2), start=0.1, end=1.0
+    ),
+    "start must lie below end": lambda: simulate(jax.random.key(0), VP, X, start=1.0, end=0.1),
+    "denoise must return x0 as": lambda: solve_ode(
+        lambda x, level: jd.Denoised(x[:, :1], x), VP, X
+    ),
+    "steps must be a whole number": lambda: integrator(steps=2.7),
+    "solver KenCarp5 is for fields in two parts": lambda: integrator(diffrax.KenCarp5()),
+    "solver Euler has no error estimate": lambda: solve_ode(
+        DATA, VP, X, how=integrator(diffrax.Euler())
+    ),
     "start must be a time with signal": lambda: solve_sde(
         jax.random.key(0), DATA, jd.cosine(), (2, 2)
     ),
@@ -367,6 +379,44 @@ REFUSED = {
 def test_bad_input_is_named(message):
     with pytest.raises(ValueError, match=message):
         REFUSED[message]()
+
+
+def test_a_class_is_no_solver():
+    with pytest.raises(TypeError, match="solver must be a name or a solver of diffrax"):
+        integrator(diffrax.Tsit5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rectified", "shifted_rectified", "shifted_cosine", "zero_snr"])
+def test_heun_keeps_its_order_from_no_signal(name, x64):
+    """The flow begins at alpha = 0, where slopes must be those of the path: error / 4 by halving.
+
+    A chain is linear in log alpha-bar between whole numbers: steps on all of them, or on halves.
+    """
+    chain = jd.schedules.rescale_to_zero_terminal_snr(jd.schedules.linear_betas(40))
+    schedule = {
+        "rectified": jd.rectified(),
+        "shifted_rectified": jd.shifted(jd.rectified(), 3.0),
+        "shifted_cosine": jd.shifted(jd.cosine(), 0.25),
+        "zero_snr": jd.from_betas(chain),
+    }[name]
+    x_T = jnp.array([[0.5, -1.0]])
+    end = 20.0 if name == "zero_snr" else 0.3
+    want = x_T * jnp.sqrt(var(schedule(end)) / var(schedule(jnp.asarray(schedule.t_max))))
+    errors = []
+    for steps in (20, 40, 80):
+        found = solve_ode(DATA, schedule, x_T, end=end, how=integrator("heun", steps=steps))
+        errors.append(float(jnp.max(jnp.abs(found.x - want))))
+    assert errors[0] > 3.4 * errors[1] > 3.4 * 3.4 * errors[2], errors
+
+
+def test_clocks_that_begin_below_zero(key):
+    """VE in the clock log sigma."""
+    schedule = jd.schedules.from_path(jnp.ones_like, jnp.exp, t_min=-4.0, t_max=3.0)
+    x_T = start_of(schedule, key, (2, 2))
+    found = solve_ode(DATA, schedule, x_T)
+    want = exact_flow(x_T, schedule, jnp.float32(3), jnp.float32(-4))
+    np.testing.assert_allclose(found.x, want, atol=2e-4)  # as above
 
 
 @pytest.mark.slow

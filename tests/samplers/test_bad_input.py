@@ -42,6 +42,10 @@ CASES = {
         lambda: make_sampler("dpmpp_2m", s_churn=40.0),
         "dpmpp_2m takes form.*'s_churn'",
     ),
+    "hyperparameters of a sampler without": (
+        lambda: make_sampler("reverse_diffusion", eta=0.5),
+        "reverse_diffusion takes no hyperparameters, got 'eta'",
+    ),
     "negative churn": (lambda: samplers.heun(s_churn=-1.0), "s_churn.*got -1"),
     "s_max below s_min": (lambda: samplers.heun(1.0, s_min=2.0, s_max=1.0), "s_max.*2.*got 1"),
     "negative s_noise": (lambda: samplers.heun(1.0, s_noise=-1.0), "s_noise.*got -1"),

@@ -303,11 +303,6 @@ REFUSED = {
                        sampler=euler_maruyama(), x_T=jnp.ones((1, 1)), noise=None),
         "euler_maruyama needs a grid on a schedule.*reverse_diffusion",
     ),
-    "no signal": (
-        lambda: sample(None, gaussian, grids.uniform(schedules.cosine(), 4), (1, 1),
-                       sampler=predictor_corrector(euler_maruyama())),
-        "euler_maruyama cannot begin at alpha = 0.*drift.*t_first",
-    ),
 }  # fmt: skip
 
 
@@ -316,3 +311,18 @@ def test_refusals(case):
     call, message = REFUSED[case]
     with pytest.raises(ValueError, match=f"(?s){message}"):
         call()
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.6, 1.0])
+def test_from_no_signal_the_first_step_has_the_marginal(lam, key):
+    """Cosine's alpha is 0 at t_max: one step of equation (4) with eta = lam, in numpy."""
+    grid = grids.from_steps(schedules.cosine(), [1.0, 0.4], end=None)
+    data = exact.gaussian(jnp.zeros(1), jnp.full((1, 1), 0.25))
+    x_T, z = jax.random.normal(key, (2, 5, 1))
+    got = sample(
+        None, data, grid, (5, 1), sampler=euler_maruyama(lam), x_T=x_T, noise=z[None, None]
+    )
+    alpha, sigma = (float(a[1]) for a in (grid.levels.alpha, grid.levels.sigma))
+    # of data with mean 0 pure noise says x_0 = 0, eps = x_T
+    want = alpha * 0 + sigma * (np.sqrt(1 - lam**2) * x_T + lam * z)
+    np.testing.assert_allclose(got, want, rtol=1e-5)  # float32
