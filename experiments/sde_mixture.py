@@ -22,10 +22,10 @@ Inpainting: of a pair with correlation .8 one is known; replacement's mean and v
 other, over the true ones, with more and more agreement between the two. By `ddpm("large")`: at 40
 steps the small variance is too small by itself, which would hide the bias.
 
-Expected (10,000 samples, floor .012): Euler-Maruyama is first at 20 calls, under sub-VP with
-Heun beside it, the adaptive solver at the floor in 50 to 90 calls; a corrector never pays at equal calls,
-for an exact model leaves it nothing to mend. The flow's exact trace is within .001 nats of the
-exact log-density, and what it lacks is the noise left at its start and VE's prior.
+Expected (10,000 samples, floor .012): Euler-Maruyama is first at 20 calls, under sub-VP with Heun
+beside it; the adaptive solver is at the floor in 50 to 90. From 20 to 100 calls no corrector pays,
+for an exact model leaves it little to mend. The flow's exact trace is within .001 nats of the exact
+log-density: what it lacks is the noise left at its start, and VE's prior.
 
 Hardware: 2 CPU cores, some 10 minutes.
 """
