@@ -41,7 +41,7 @@ class Divergence(Protocol):
     values: int
 
     def draw(self, keys: Array, shape: tuple[int, ...], dtype: Any) -> Any:
-        """The probes of a batch of `shape` (B, ...), from keys [B]; a pytree, () if none."""
+        """The probes of a batch of `shape` (B, ...), from keys [B]; a pytree, None if none."""
         ...
 
     def __call__(self, field: Callable, x: Array, probes: Any) -> tuple[Array, Array]:
@@ -62,9 +62,8 @@ class Exact:
     chunk: int = arrays.static()
     values = 1
 
-    def draw(self, keys: Array, shape: tuple[int, ...], dtype: Any) -> tuple:
+    def draw(self, keys: Array, shape: tuple[int, ...], dtype: Any) -> None:
         """Nothing is random."""
-        return ()
 
     def __call__(self, field: Callable, x: Array, probes: Any) -> tuple[Array, Array]:
         """The diagonal of the Jacobian, summed."""

@@ -71,8 +71,8 @@ ADJOINTS: dict[str, Callable[[], diffrax.AbstractAdjoint]] = {
     "backsolve": diffrax.BacksolveAdjoint,
     "forward": diffrax.ForwardMode,
 }
-"""How gradients go through a solve: reverse mode by checkpoints, both modes and slower, by the
-adjoint equation (constant memory, gradient with an error of its own), or forward mode alone."""
+"""How gradients go through a solve: reverse mode by checkpoints; both modes, fixed steps only; by
+the adjoint equation (constant memory, gradient with an error of its own); forward mode alone."""
 
 
 _RESULTS = {
@@ -127,12 +127,18 @@ def integrator(
 
     Raises:
         ValueError: an unknown name, a tolerance not positive, steps or max_steps below 1, times
-            that are no list of two or more or do not go one way.
+            that are no list of two or more or do not go one way, the direct adjoint with adaptive
+            steps.
         TypeError: a solver that is none.
 
     Source: Kidger 2021, arXiv:2202.02435 (diffrax).
     """
     known = {**ODE_SOLVERS, **SDE_SOLVERS}
+    if steps is None and (adjoint == "direct" or isinstance(adjoint, diffrax.DirectAdjoint)):
+        raise ValueError(
+            "adjoint direct is for fixed steps: with adaptive ones its float32 gradients are off by"
+            " some per cent (diffrax 0.7.2); take checkpoint, backsolve or forward, or give steps"
+        )
     if isinstance(solver, str) and solver not in known:
         raise ValueError(f"solver must be one of {', '.join(known)}, got {solver!r}")
     if not isinstance(solver, str | diffrax.AbstractSolver):

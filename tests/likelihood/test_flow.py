@@ -106,7 +106,8 @@ def network(key, dims=3, width=16, dtype=jnp.float32):
 
 
 @pytest.mark.slow
-def test_gradient_by_parameters(key, x64):
+@pytest.mark.parametrize("adjoint", ["checkpoint", "direct"])
+def test_gradient_by_parameters(adjoint, key, x64):
     """Against a central difference along one direction, of the same eight steps."""
     x = jnp.linspace(-0.5, 0.5, 6).reshape(2, 3)
     denoiser = network(key, dtype=jnp.float64)
@@ -119,7 +120,7 @@ def test_gradient_by_parameters(key, x64):
         return log_prob(None, model, x, jd.linear_vp(), start=0.1, how=how).mean
 
     want = (value(1e-4) - value(-1e-4)) / 2e-4
-    got = jax.grad(value)(0.0, "checkpoint")
+    got = jax.grad(value)(0.0, adjoint)
     np.testing.assert_allclose(got, want, rtol=1e-6)  # h**2 = 1e-8, rounding 1e-16 over h
 
 

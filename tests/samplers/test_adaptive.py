@@ -148,7 +148,8 @@ def test_latents_are_identifiable(key):
 def test_gradients_by_every_adjoint(adjoint, x64):
     """Of an end state by beta_max: the exact flow's own derivative, float64."""
     x_T = jnp.linspace(0.5, 1.5, 4).reshape(2, 2)
-    how = integrator("tsit5", rtol=1e-8, atol=1e-8, adjoint=adjoint)
+    steps = 64 if adjoint == "direct" else None
+    how = integrator("tsit5", rtol=1e-8, atol=1e-8, steps=steps, adjoint=adjoint)
 
     def end(beta_max):
         return solve_ode(DATA, jd.linear_vp(0.1, beta_max), x_T, end=0.3, how=how).x.sum()
@@ -355,6 +356,7 @@ REFUSED = {
     "end must be that of steps": lambda: solve_ode(
         DATA, VP, X, end=0.2, how=integrator("heun", steps=jnp.array([1.0, 0.5, 0.1]))
     ),
+    "adjoint direct is for fixed steps": lambda: integrator(adjoint="direct"),
     "adjoint must be one of": lambda: integrator(adjoint="reverse"),
     r"lam must lie in \[0, 1\]": lambda: solve_sde(jax.random.key(0), DATA, VP, (2, 2), lam=1.5),
     "start must lie above end": lambda: solve_sde(
