@@ -120,7 +120,8 @@ def test_importing_is_light():
     """`import jaxdiff` loads none of the heavy libraries."""
     code = (
         "import sys, jaxdiff; "
-        "heavy = {'diffrax', 'equinox', 'orbax', 'matplotlib', 'sklearn', 'optax', 'flax', 'torch', 'scipy'}; "
+        "heavy = {'diffrax', 'equinox', 'orbax', 'matplotlib', 'sklearn', 'optax', 'flax',"
+        " 'torch', 'scipy'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
