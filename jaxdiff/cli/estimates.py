@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Report", "picture", "report", "table", "write"]
 
 
+_FEW = 30  # the whole is known to 1 / sqrt(2 (n - 1)), 13 % here, the parts apart from it
 _ORDER = ("prior", "volume", "steps", "decoder")  # from the noisy end on
 
 
@@ -94,6 +95,8 @@ def table(report: Report) -> "Table":
         f"{report.how}; n = {len(estimate.per_example)} examples of {estimate.dims} numbers,"
         f" {of} each; ± one standard error"
     )
+    if len(estimate.per_example) < _FEW:
+        caption += "; of so few examples errors by cause are rough, and a part may exceed the whole"
     if report.interval is not None:
         low, high = report.interval
         caption = f"95 % interval of {report.unit}: {low:.4f} .. {high:.4f}\n{caption}"

@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from jaxdiff import metrics, plots
-from jaxdiff.cli import runs
+from jaxdiff.cli import outputs, runs
 from jaxdiff.cli.judge import Judge, judge
 from jaxdiff.config import build
 from jaxdiff.data import Dataset, files, npz
@@ -43,6 +43,8 @@ class Evaluate:
     """What `jaxdiff sample` wrote."""
     data: str | None = None
     """The data: "digits" or a path; what the run was trained on unless given."""
+    value_range: tuple[float, float] | None = None
+    """The numbers in the file of --data that stand for -1 and 1, where it does not say so."""
     features: Annotated[str, tyro.conf.arg(help=_FEATURES)] = "pixels"
     bootstrap: int = 50
     """How often sets are drawn again for the standard errors: 50 know them to 10 %."""
@@ -62,9 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command; see `jaxdiff.cli.main`."""
     args = tyro.cli(Evaluate, prog="jaxdiff evaluate", args=arguments)
     _check(args)
-    part = runs.open_run(args.run).config.data
-    if args.data is not None:
-        part = dataclasses.replace(part, source=args.data)
+    part = runs.other_data(runs.open_run(args.run).config.data, args.data, args.value_range)
     sets = [npz.load(args.samples), *(build.load_data(part, s) for s in ("train", "heldout"))]
     images = [dataset.images(args.limit) for dataset in sets]
     how = {"resamples": args.bootstrap, "seed": args.seed}
@@ -80,10 +80,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _check(args: Evaluate) -> None:
-    if args.out is not None and args.out.suffix not in (".csv", ".json"):
-        raise ValueError(f"--out must end in .csv or .json, got {args.out}")
-    if args.out is not None and not args.out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"there is no directory {args.out.parent} to write {args.out.name}")
+    outputs.check("--out", args.out, (".csv", ".json"))
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit must be at least 1, got {args.limit}")
     if args.seed < 0:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,69 +13,26 @@ import tyro
 from rich.console import Console
 
 from jaxdiff import likelihood, plots
-from jaxdiff.cli import estimates, runs
+from jaxdiff.arrays import check_range
+from jaxdiff.cli import estimates, estimators, outputs, runs
 from jaxdiff.cli.say import say
 from jaxdiff.config import ClassifierConfig, Config, build
-from jaxdiff.config.fields import GridName
 from jaxdiff.data import Dataset
-from jaxdiff.denoiser import clip_x0
 from jaxdiff.likelihood import Estimate, Quantisation
-from jaxdiff.reverse import VARIANCES
+from jaxdiff.likelihood.quantisation import model_units
 from jaxdiff.samplers import example_keys
-from jaxdiff.samplers.integrators import ODE_SOLVERS, integrator
-from jaxdiff.schedules import whole_steps
 from jaxdiff.training import interrupt
 from jaxdiff.training.progress import Bar
-from jaxdiff.typing import Denoise, Grid
 
 __all__ = ["main"]
 
-Estimator = Callable[[jax.Array, Denoise, jax.Array], Estimate]
-"""(keys [B], model, x [B, ...]) to their likelihood."""
-
-_STEPS = 200  # of a continuous clock
-_PROBES = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class BoundFlags:
-    """Of --method elbo."""
-
-    steps: int | None = None
-    """The number of steps, each a call of the network a draw; all of a chain's, 200 of a continuous
-    clock unless given. More of them also end nearer to the data, where noise far below the width
-    of a bin can cost more than it tells: look at the picture of the terms."""
-    grid: GridName | None = None
-    """Which levels they visit; the run's configuration says which unless given."""
-    variance: Literal[tuple(VARIANCES)] | None = None  # type: ignore[valid-type]
-    """That of the model's steps; small unless given."""
-    eta: float | None = None
-    """How much noise the steps add, in (0, 1]: 1, as DDPM, unless given."""
-    last_std: float | None = None
-    """The deviation of the last step, onto the data; its own noise unless given."""
-    clip: bool = False
-    """Whether the estimate of the data is held to [-1, 1]."""
-
-
-@dataclasses.dataclass(frozen=True)
-class FlowFlags:
-    """Of the methods ode-..."""
-
-    probes: int | None = None
-    """Random probes of the trace, for ode-hutchinson and ode-hutchpp; 8 unless given."""
-    distribution: Literal["rademacher", "gaussian"] | None = None
-    """Of the probes; rademacher unless given."""
-    start: float | None = None
-    """The time, with noise, at which the flow meets the data; the cleanest that training draws
-    unless given."""
-    solver: Literal[tuple(ODE_SOLVERS)] | None = None  # type: ignore[valid-type]
-    """The solver; tsit5 unless given."""
-    rtol: float | None = None
-    """Its relative tolerance; 1e-5 unless given."""
-    atol: float | None = None
-    """Its absolute tolerance; 1e-5 unless given."""
-    max_steps: int | None = None
-    """After how many steps it fails; 4096 unless given."""
+_LEAST = {"steps": 1, "probes": 1, "max_steps": 1, "n": 1, "draws": 1, "batch": 1, "bins": 2}
+_RANGES = {  # of the numbers that are not whole
+    "eta": (0, 1, "(]"),
+    "last_std": (0, np.inf, "()"),
+    "rtol": (0, np.inf, "()"),
+    "atol": (0, np.inf, "()"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +53,8 @@ class Likelihood:
     """The estimator."""
     data: str | None = None
     """The data: "digits" or a path; what the run was trained on unless given."""
+    value_range: tuple[float, float] | None = None
+    """The numbers in the file of --data that stand for -1 and 1, where it does not say so."""
     split: Literal["heldout", "train", "all"] = "heldout"
     """Which part of them."""
     n: int | None = None
@@ -124,11 +83,11 @@ class Likelihood:
     plot: Path | None = None
     """A picture to write, .png, .pdf or .svg: of elbo its terms, of the others how examples
     differ."""
-    bound: Annotated[BoundFlags, tyro.conf.arg(name="")] = dataclasses.field(
-        default_factory=BoundFlags
+    bound: Annotated[estimators.BoundFlags, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=estimators.BoundFlags
     )
-    flow: Annotated[FlowFlags, tyro.conf.arg(name="")] = dataclasses.field(
-        default_factory=FlowFlags
+    flow: Annotated[estimators.FlowFlags, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=estimators.FlowFlags
     )
 
 
@@ -142,12 +101,17 @@ def main(arguments: Sequence[str]) -> int:
     config = _single_precision(run.config, console)
     dataset = _dataset(args, config)
     labels = _labels(args, config, dataset)
-    quantisation = _quantisation(args, dataset)
-    estimator, how, grid = _estimator(args, config, quantisation)
+    x = dataset.images(args.n)
+    quantisation = _quantisation(args, dataset, x)
+    common = config, quantisation, args.draws
+    if args.method == "elbo":
+        estimator, how, grid = estimators.bound(args.bound, *common)
+    else:
+        (estimator, how), grid = estimators.flow(args.method, args.flow, *common), None
     state = run.restore(args.checkpoint)
-    weights = state.params if args.raw else build.averaged(config, state, args.ema)
+    weights = runs.weights(config, state, raw=args.raw, ema=args.ema)
     denoise = build.build_denoiser(config, weights)
-    estimate = _estimate(args, estimator, denoise, dataset.images(args.n), labels, console)
+    estimate = _estimate(args, estimator, denoise, x, labels, console)
     what = f"{dataset.name}, {args.split}"
     report = estimates.report(
         estimate, method=args.method, data=what, step=int(state.step), how=how,
@@ -162,32 +126,34 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _check(args: Likelihood) -> None:
-    for name in ("n", "draws", "batch"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}")
+    given = {
+        **estimators.given(args),
+        **estimators.given(args.bound),
+        **estimators.given(args.flow),
+    }
+    for name, least in _LEAST.items():
+        if name in given and given[name] < least:
+            raise ValueError(f"{_flag(name)} must be at least {least}, got {given[name]}")
+    for name, ends in _RANGES.items():
+        if name in given:
+            check_range(_flag(name), given[name], *ends)
     if not 0 <= args.seed < 2**63:
         raise ValueError(f"--seed must lie in 0 <= seed < 2**63, got {args.seed}")
     if args.density and args.bins is not None:
         raise ValueError(f"--density has no bins, got --bins {args.bins} as well")
-    if args.out is not None and args.out.suffix not in (".csv", ".json"):
-        raise ValueError(f"--out must end in .csv or .json, got {args.out}")
-    if args.plot is not None and args.plot.suffix.removeprefix(".") not in plots.FORMATS:
-        raise ValueError(f"--plot must end in one of {plots.FORMATS}, got {args.plot}")
-    for path in (args.out, args.plot):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise FileNotFoundError(f"there is no directory {path.parent} to write {path.name} in")
-    others = args.flow if args.method == "elbo" else args.bound
-    foreign = [*_given(others)]
+    runs.check_average(raw=args.raw, ema=args.ema)
+    outputs.check("--out", args.out, (".csv", ".json"))
+    outputs.check("--plot", args.plot, [f".{kind}" for kind in plots.FORMATS])
+    foreign = [*estimators.given(args.flow if args.method == "elbo" else args.bound)]
     if args.method == "ode-exact":
-        foreign += [name for name in ("probes", "distribution") if name in _given(args.flow)]
+        foreign += sorted(given.keys() & {"probes", "distribution"})
     if foreign:
-        raise ValueError(f"--{foreign[0].replace('_', '-')} is not of --method {args.method}")
+        raise ValueError(f"{_flag(foreign[0])} is not of --method {args.method}")
 
 
-def _given(flags: BoundFlags | FlowFlags) -> dict[str, Any]:
-    """Those of a group that were given, by name."""
-    return {k: v for k, v in vars(flags).items() if v is not None and v is not False}
+def _flag(name: str) -> str:
+    """An option as it is typed."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _single_precision(config: Config, console: Console) -> Config:
@@ -201,7 +167,7 @@ def _single_precision(config: Config, console: Console) -> Config:
 
 
 def _dataset(args: Likelihood, config: Config) -> Dataset:
-    part = config.data if args.data is None else dataclasses.replace(config.data, source=args.data)
+    part = runs.other_data(config.data, args.data, args.value_range)
     dataset = build.load_data(part, args.split)
     if dataset.example_shape != tuple(config.data.shape):
         raise ValueError(
@@ -233,7 +199,7 @@ def _labels(args: Likelihood, config: Config, dataset: Dataset) -> np.ndarray | 
     return labels
 
 
-def _quantisation(args: Likelihood, dataset: Dataset) -> Quantisation | None:
+def _quantisation(args: Likelihood, dataset: Dataset, x: np.ndarray) -> Quantisation | None:
     if args.density:
         return None
     bins = dataset.bins if args.bins is None else args.bins
@@ -242,56 +208,22 @@ def _quantisation(args: Likelihood, dataset: Dataset) -> Quantisation | None:
             f"{dataset.name} holds floats, of which it is not known how many values they take:"
             " give --bins N, or --density for data of a continuum"
         )
-    return likelihood.quantised(bins)
-
-
-def _estimator(
-    args: Likelihood, config: Config, quantisation: Quantisation | None
-) -> tuple[Estimator, str, Grid | None]:
-    """The estimator, how it works in words, and the grid of a bound."""
-    common = {"quantisation": quantisation}
-    schedule = build.build_schedule(config)
-    if args.method != "elbo":
-        return _flow(args, schedule, {**common, "draws": args.draws if quantisation else 1})
-    flags = args.bound
-    steps = (whole_steps(schedule) or _STEPS) if flags.steps is None else flags.steps
-    name = flags.grid or config.sampling.grid
-    grid = build.build_grid(config, name, steps)
-    options = {k: getattr(flags, k) for k in ("variance", "eta", "last_std") if k in _given(flags)}
-    words = [f"{steps} steps {name}", *(f"{k} {v}" for k, v in options.items())]
-    words += ["clipped"] if flags.clip else []
-
-    def bound(keys: jax.Array, denoise: Denoise, x: jax.Array) -> Estimate:
-        denoise = clip_x0(denoise) if flags.clip else denoise
-        return likelihood.elbo(keys, denoise, x, grid, draws=args.draws, **common, **options)
-
-    return bound, ", ".join([*words, f"{args.draws} draws of noise"]), grid
-
-
-def _flow(args: Likelihood, schedule: Any, options: dict[str, Any]) -> tuple[Estimator, str, None]:
-    given = _given(args.flow)
-    trace = {k: given.pop(k) for k in ("probes", "distribution") if k in given}
-    start = given.pop("start", None)
-    words = [f"{given.get('solver', 'tsit5')}, rtol {given.get('rtol', 1e-5):g}"]
-    if args.method == "ode-exact":
-        divergence = likelihood.exact()
-    else:
-        trace = {"probes": _PROBES, **trace}
-        divergence = getattr(likelihood, args.method.removeprefix("ode-"))(**trace)
-        words.append(f"{trace['probes']} {trace.get('distribution', 'rademacher')} probes")
-    if options["quantisation"] is not None:
-        words.append(f"{options['draws']} draws of dequantisation")
-    options |= {"divergence": divergence, "how": integrator(**given), "start": start}
-
-    def density(keys: jax.Array, denoise: Denoise, x: jax.Array) -> Estimate:
-        return likelihood.log_prob(keys, denoise, x, schedule, **options)
-
-    return density, ", ".join(words), None
+    quantisation = likelihood.quantised(bins)
+    if args.bins is not None:
+        try:
+            for first in range(0, len(x), args.batch):
+                model_units(x[first : first + args.batch], quantisation)
+        except ValueError as error:
+            raise ValueError(
+                f"--bins {bins}: {dataset.name} must hold the {bins} values evenly over [-1, 1]"
+                " alone; --density takes its numbers as they are"
+            ) from error
+    return quantisation
 
 
 def _estimate(
     args: Likelihood,
-    estimator: Estimator,
+    estimator: estimators.Estimator,
     denoise: Any,
     x: np.ndarray,
     labels: np.ndarray | None,
@@ -315,8 +247,9 @@ def _estimate(
             bar.update(first + count, n, float(so_far.bits_per_dim))
             if caught.signal is not None:
                 raise SystemExit(128 + caught.signal)
-    if not np.isfinite(so_far.per_example).all():
-        raise FloatingPointError("the likelihood is not finite: the model diverged")
+    bad = n - int(np.isfinite(so_far.per_example).sum())
+    if bad:
+        raise FloatingPointError(f"the likelihood of {bad} of {n} examples is not finite")
     return so_far
 
 

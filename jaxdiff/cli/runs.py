@@ -1,5 +1,6 @@
 """Opening a run directory to read from it."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,9 +9,11 @@ import jax
 from jaxdiff import config as configs
 from jaxdiff import training
 from jaxdiff.config import Config, build
+from jaxdiff.config.fields import DataConfig
+from jaxdiff.data import readers
 from jaxdiff.training import rundir
 
-__all__ = ["Run", "open_run", "read_config"]
+__all__ = ["Run", "check_average", "open_run", "other_data", "read_config", "weights"]
 
 
 class Run(NamedTuple):
@@ -67,3 +70,40 @@ def read_config(path: Path) -> tuple[Config, int | None]:
         return configs.from_json(values), total
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path / 'config.json'} is damaged: {error}") from error
+
+
+def other_data(
+    part: DataConfig, source: str | None, value_range: tuple[float, float] | None
+) -> DataConfig:
+    """The data of a run, or those of `source` read with what options of the run's fit them.
+
+    Args:
+        part: the run's.
+        source: what --data says, None for the run's own.
+        value_range: what --value-range says, None for the run's own.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: a source of no known kind, or a range without a source.
+    """
+    if source is None:
+        if value_range is not None:
+            raise ValueError("--value-range is of --data, which is not given")
+        return part
+    known = readers.options(source)
+    foreign = {"value_range": None, "size": None, "strict": False, "coarse": False}
+    unfit = {name: nothing for name, nothing in foreign.items() if name not in known}
+    part = dataclasses.replace(part, source=source, **unfit)
+    return part if value_range is None else dataclasses.replace(part, value_range=value_range)
+
+
+def check_average(*, raw: bool, ema: float | None) -> None:
+    """Raises ValueError where flags ask for an average and for none."""
+    if raw and ema is not None:
+        raise ValueError(f"--raw is without an average, got --ema {ema:g} as well")
+
+
+def weights(config: Config, state: training.TrainState, *, raw: bool, ema: float | None) -> Any:
+    """The parameters that flags ask for: themselves, or an average of theirs."""
+    check_average(raw=raw, ema=ema)
+    return state.params if raw else build.averaged(config, state, ema)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from jaxdiff import plots
-from jaxdiff.cli import guiding, runs
+from jaxdiff.cli import guiding, outputs, runs
 from jaxdiff.cli.say import say
 from jaxdiff.config import build
 from jaxdiff.config.fields import SamplerName
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         grid = build.build_grid(run.config, args.grid or part.grid, args.steps or part.steps)
     state = run.restore(args.checkpoint)
-    weights = state.params if args.raw else build.averaged(run.config, state, args.ema)
+    weights = runs.weights(run.config, state, raw=args.raw, ema=args.ema)
     x = _draw(args, run, weights, sampler, grid, labels, guide)
     npz.write(args.out, x, labels)
     if args.plot is not None:
@@ -112,15 +112,11 @@ def _check(args: Sample) -> None:
             raise ValueError(f"--{name} must be at least 1, got {value}")
     if not 0 <= args.seed < 2**63:
         raise ValueError(f"--seed must lie in 0 <= seed < 2**63, got {args.seed}")
-    if args.out.suffix != ".npz":
-        raise ValueError(f"--out must end in .npz, got {args.out}")
-    if args.plot is not None and args.plot.suffix.removeprefix(".") not in plots.FORMATS:
-        raise ValueError(f"--plot must end in one of {plots.FORMATS}, got {args.plot}")
+    runs.check_average(raw=args.raw, ema=args.ema)
+    outputs.check("--out", args.out, (".npz",))
+    outputs.check("--plot", args.plot, [f".{kind}" for kind in plots.FORMATS])
     if args.grid is not None and not _is_file(args.grid) and args.grid not in GRIDS:
         raise ValueError(f"--grid must be one of {', '.join(GRIDS)}, or a .json, got {args.grid!r}")
-    for path in (args.out, args.plot):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise FileNotFoundError(f"there is no directory {path.parent} to write {path.name} in")
 
 
 def _is_file(grid: str) -> bool:

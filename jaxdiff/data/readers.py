@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from jaxdiff.data import cifar, dataset, digits, folder, idx, npy, npz
 
-__all__ = ["READERS", "Reader", "example_shape", "load"]
+__all__ = ["READERS", "Reader", "example_shape", "load", "options"]
 
 
 class Reader(NamedTuple):
@@ -137,6 +137,16 @@ def example_shape(source: str | os.PathLike, *, size: int | None = None) -> tupl
     source = os.fspath(source)
     reader = _reader(source)
     return reader.shape(source, **_known(reader, source, {"size": size}))
+
+
+def options(source: str | os.PathLike) -> tuple[str, ...]:
+    """The options of `load` that a source of this kind knows.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where the source is of no known kind.
+    """
+    return _reader(os.fspath(source)).options
 
 
 def _known(reader: Reader, source: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdiff.cli import main
+from jaxdiff.cli import main, runs
+from jaxdiff.config.fields import DataConfig
 from jaxdiff.training import rundir
 from tests.cli.commands import complaint
 
@@ -71,6 +72,7 @@ def test_the_numbers_belong_together(run, whole, tmp_path, capsys):
     for number in (found["bits_per_dim"], found["nats"], *found["terms"].values()):
         assert (f"{number:.4f}" if number else " 0 ") in shown
     assert "bits/dim ≤" in shown
+    assert "of so few examples errors by cause are rough" in " ".join(shown.split())
 
 
 def test_the_batch_changes_nothing_and_csv_is_json(run, whole, tmp_path):
@@ -109,6 +111,16 @@ def test_a_density_has_no_bins(run, tmp_path, capsys):
     entropy = np.log(2) + 2 * 0.5 * np.log(2 * np.pi * np.e * 0.1**2)
     assert found["nats"] < -entropy + 3 * found["nats_errors"]["total"]
     assert "bits/dim of density ≤" in capsys.readouterr().out
+
+
+def test_other_data_are_read_with_what_options_fit_them():
+    own = DataConfig("pictures", value_range=(0.0, 4.0), size=32, strict=True, augment=0.1)
+    assert runs.other_data(own, None, None) is own
+    other = runs.other_data(own, "a.npz", None)
+    assert (other.value_range, other.size, other.strict) == ((0, 4), None, False)
+    assert (other.source, other.augment) == ("a.npz", 0.1)
+    assert runs.other_data(own, "digits", None).value_range is None
+    assert runs.other_data(own, "a.npy", (0.0, 1.0)).value_range == (0, 1)
 
 
 @pytest.mark.parametrize(

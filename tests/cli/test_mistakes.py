@@ -20,6 +20,8 @@ NARROW += ["--parametrization.name", "eps"]
 
 
 BOUND, FLOW = ["--method", "elbo"], ["--method", "ode-exact"]
+PLUS, RANGE = ["--method", "ode-hutchpp"], ["--value-range", "0", "4"]
+LONG = "{tmp}/" + "a" * 245 + ".json"  # the hidden neighbour's name, not its own, is too long
 
 
 CHAIN = ["--schedule.name", "linear_betas", "--schedule.options", "num_steps"]
@@ -91,33 +93,70 @@ CHAIN = ["--schedule.name", "linear_betas", "--schedule.options", "num_steps"]
         (["train", "{points}", "--dry-run", *NARROW], "must end with noise beyond the data's"),
         (["likelihood", "{tmp}", *BOUND], "is not a run directory"),
         (["likelihood", "{run}", *BOUND], "give --bins N, or --density"),
-        (["likelihood", "{run}", *BOUND, "--bins", "5"], "must hold the 5 values"),
-        (["likelihood", "{run}", *BOUND, "--bins", "1"], "bins must be a whole number of at least"),
+        (
+            ["likelihood", "{run}", *BOUND, "--bins", "5"],
+            "--bins 5: points.npz must hold the 5 values",
+        ),
+        (["likelihood", "{run}", *BOUND, "--bins", "1"], "--bins must be at least 2, got 1"),
+        (["likelihood", "{run}", *BOUND, "--data", "{wide}"], "value_range=(low, high)"),
+        (
+            ["likelihood", "{run}", *BOUND, "--data", "{wide}", *RANGE, "--bins", "6"],
+            "--bins 6: wide",
+        ),
+        (["likelihood", "{run}", *BOUND, *RANGE], "--value-range is of --data"),
+        (["evaluate", "{run}", "--samples", "{points}", *RANGE], "--value-range is of --data"),
+        (["likelihood", "{run}", *BOUND, "--raw", "--ema", "0.1"], "--raw is without an average"),
+        (["sample", "{run}", "--out", "{tmp}/a.npz", "--raw", "--ema", "0.1"], "got --ema 0.1"),
         (["likelihood", "{run}", *BOUND, "--bins", "5", "--density"], "--density has no bins"),
         (["likelihood", "{run}", *BOUND, "--data", "digits"], "[8, 8, 1], the model is of [2]"),
         (["likelihood", "{run}", *BOUND, "--probes", "3"], "--probes is not of --method elbo"),
         (["likelihood", "{run}", *FLOW, "--max-steps", "9", "--eta", "1"], "--eta is not of"),
         (["likelihood", "{run}", *FLOW, "--clip"], "--clip is not of --method ode-exact"),
         (["likelihood", "{run}", *FLOW, "--probes", "3"], "--probes is not of --method ode-exact"),
-        (["likelihood", "{run}", *FLOW, "--density", "--start", "0"], "a time with noise"),
-        (["likelihood", "{run}", *FLOW, "--density", "--rtol", "0"], "rtol must lie in"),
+        (
+            ["likelihood", "{run}", *FLOW, "--density", "--start", "0"],
+            "--start must be a time with noise",
+        ),
+        (["likelihood", "{run}", *FLOW, "--density", "--start", "7"], "--start must lie in [0, 1)"),
+        (["likelihood", "{run}", *PLUS, "--density", "--probes", "0"], "--probes must be at least"),
+        (
+            ["likelihood", "{run}", *PLUS, "--density", "--probes", "3"],
+            "--probes must be at most 2",
+        ),
+        (["likelihood", "{run}", *FLOW, "--max-steps", "0"], "--max-steps must be at least 1"),
+        (["likelihood", "{run}", *FLOW, "--density", "--atol", "nan"], "--atol must lie in"),
+        (["likelihood", "{run}", *FLOW, "--density", "--rtol", "0"], "--rtol must lie in"),
         (["likelihood", "{run}", *FLOW, "--density", "--n", "0"], "--n must be at least 1"),
         (["likelihood", "{run}", *FLOW, "--density", "--draws", "0"], "--draws must be at least 1"),
         (["likelihood", "{run}", *FLOW, "--density", "--seed", "-1"], "--seed must lie in"),
-        (["likelihood", "{run}", *BOUND, "--density", "--eta", "0"], "eta must lie in (0, 1]"),
+        (["likelihood", "{run}", *BOUND, "--density", "--eta", "0"], "--eta must lie in (0, 1]"),
+        (["likelihood", "{run}", *BOUND, "--last-std", "0"], "--last-std must lie in (0, inf)"),
         (["likelihood", "{run}", *BOUND, "--density", "--grid", "leading"], "needs a from_betas"),
-        (["likelihood", "{run}", *BOUND, "--density", "--steps", "0"], "num_steps must be"),
+        (
+            ["likelihood", "{run}", *BOUND, "--density", "--steps", "0"],
+            "--steps must be at least 1",
+        ),
         (["likelihood", "{run}", *BOUND, "--out", "a.txt"], "--out must end in .csv or .json"),
         (["likelihood", "{run}", *BOUND, "--plot", "a.gif"], "--plot must end in"),
         (["likelihood", "{run}", *BOUND, "--plot", "{tmp}/b/a.png"], "no directory"),
+        (["likelihood", "{run}", *BOUND, "--plot", "{folder}"], "--plot must be a file, got"),
+        (["likelihood", "{run}", *BOUND, "--out", LONG], "--out cannot be written: File name too"),
+        (
+            ["sample", "{run}", "--out", "{tmp}/a.npz", "--plot", "{folder}"],
+            "--plot must be a file",
+        ),
         (["inspect", "{tmp}"], "is not a run directory"),
     ],
 )
 def test_mistakes_end_in_one_line_and_2(arguments, words, run, points, tmp_path, capsys):
     places = {"{tmp}": tmp_path, "{run}": run, "{points}": points}
-    for name, x in {"words": np.full((20, 2), "ink"), "far": np.full((20, 2), 9.0)}.items():
+    arrays = {"words": np.full((20, 2), "ink"), "far": np.full((20, 2), 9.0)}
+    arrays["wide"] = np.arange(40).reshape(20, 2) % 5
+    for name, x in arrays.items():
         places[f"{{{name}}}"] = tmp_path / f"{name}.npz"
         np.savez(places[f"{{{name}}}"], x=x)
+    places["{folder}"] = tmp_path / "folder.png"
+    places["{folder}"].mkdir()
     for name, place in places.items():
         arguments = [argument.replace(name, str(place)) for argument in arguments]
     said = complaint(arguments, capsys)
