@@ -41,7 +41,7 @@ def check_spread(schedule: Schedule, x: Any) -> None:
     """Raises ValueError if data are spread wider than the noise that shall drown them.
 
     What is left of them at t_max, alpha times their root mean square, must lie within prior_std;
-    nothing is checked while either is being traced.
+    nothing is checked while either is being traced, or x is a shape alone.
     """
     problem = too_little_noise(schedule, x)
     if problem:
@@ -50,7 +50,7 @@ def check_spread(schedule: Schedule, x: Any) -> None:
 
 def too_little_noise(schedule: Schedule, x: Any) -> str | None:
     """What `check_spread` would raise, or None."""
-    if is_traced((schedule, x)):
+    if is_traced((schedule, x)) or isinstance(x, jax.ShapeDtypeStruct):
         return None
     with jax.ensure_compile_time_eval():  # numbers, even where the caller is being traced
         alpha = schedule(jnp.asarray(schedule.t_max, float_dtype())).alpha

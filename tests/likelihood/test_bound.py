@@ -126,6 +126,7 @@ def test_decoder_of_whole_numbers(key):
     np.testing.assert_allclose(found.terms["decoder"][:, 0, 0], want, rtol=2e-5)  # float32
 
 
+@pytest.mark.slow
 def test_padding_and_batches_change_nothing(key):
     data, x = mixture(), mixture().sample(jax.random.key(1), 7)
     grid = even_grid(5)
@@ -140,6 +141,7 @@ def test_padding_and_batches_change_nothing(key):
     np.testing.assert_allclose(both.mean, whole.mean, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_jit_vmap_and_gradients(key, x64):
     """By eta, last_std and the data's own width, against central differences."""
     x = mixture().sample(key, 5)

@@ -105,6 +105,7 @@ def test_agrees_with_ddim_and_heun(key):
         assert error < tolerance, (sampler, error)
 
 
+@pytest.mark.slow
 def test_states_at_times_and_as_a_function(key):
     schedule = SCHEDULES["sub_vp"]
     x_T = start_of(schedule, key)
@@ -251,6 +252,7 @@ def test_adaptive_sde(solver, key):
     assert 10 < int(found.steps) < 500
 
 
+@pytest.mark.slow
 def test_paths_refine_and_know_only_their_key(key):
     """Additive noise: Euler's strong order is 1 on one path; other examples change nothing."""
     schedule = SCHEDULES["linear_vp"]
