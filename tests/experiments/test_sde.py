@@ -45,9 +45,9 @@ def test_the_residual_is_rounding_and_sees_a_wrong_equation():
         model, forward = truth.mixture(), sde.forward(schedule)
         times = jnp.asarray([0.1, 0.6])
         half = lambda t: forward.diffusion(t) ** 2 / 2  # noqa: E731
-        right = truth._residual(model, schedule, times, 8, forward.drift, half)
+        right = float(truth._residual(model, schedule, times, 8, forward.drift, half))
         half = lambda t: 0.51 * forward.diffusion(t) ** 2  # noqa: E731
-        wrong = truth._residual(model, schedule, times, 8, forward.drift, half)
+        wrong = float(truth._residual(model, schedule, times, 8, forward.drift, half))
     assert right < 1e-12  # some hundred roundings of float64
     assert wrong > 1e-3  # one part in fifty of a term that is of the order of the largest
 
