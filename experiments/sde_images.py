@@ -19,6 +19,13 @@ sigma / alpha = .01, but the bound, whose decoder counts bins, ends at .05, wher
 images; the rows named "same images" are for comparison with it.
 
 The largest distance of two digits is 9.6 in [-1, 1]: hence VE's sigma_max of 15.
+
+Expected (2000 steps, 300 samples, floor .54; figures/sde_images_*.csv): VP and sub-VP 2.12 bits/dim
+by the flow and .04 more by the bound, VE 2.01 and .05, each within some .02 for 100 to 200 images;
+distances of 1.0 to 1.3 and .95 to 1.2 at 20 calls, 1.4 and above for the corrector, which at 100 is
+ahead of its predictor. One training each: of the recipe, not of the SDEs.
+
+Hardware: 2 CPU cores, three quarters of an hour; the exact trace takes a quarter of it.
 """
 
 import dataclasses
