@@ -57,7 +57,9 @@ def test_exact_of_a_linear_map():
     np.testing.assert_allclose(values, np.full((5, 1), np.trace(A)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])
+@pytest.mark.parametrize(
+    "distribution", ["rademacher", pytest.param("gaussian", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("make", [divergence.hutchinson, divergence.hutchpp])
 def test_probes_are_unbiased_within_their_own_standard_error(make, distribution, key):
     n, estimator = 4000, make(2, distribution)
@@ -71,6 +73,7 @@ def test_probes_are_unbiased_within_their_own_standard_error(make, distribution,
         assert abs(each.mean() - truth) < 5 * each.std() / np.sqrt(n)
 
 
+@pytest.mark.slow
 def test_hutchinsons_variance_is_known(key):
     n, field = 20000, functools.partial(linear, A)
     x, keys = jnp.zeros((n, *SHAPE)), jax.random.split(key, n)
@@ -89,7 +92,13 @@ def test_hutchinsons_variance_is_known(key):
     np.testing.assert_allclose(values, np.full((5, 3), np.trace(A)), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("matrix", "probes"), [(RANK_TWO, 2), (RANK_TWO, 3), (A, 6)])
+@pytest.mark.parametrize(
+    ("matrix", "probes"),
+    [
+        (RANK_TWO, 2),
+        *(pytest.param(*row, marks=pytest.mark.slow) for row in ((RANK_TWO, 3), (A, 6))),
+    ],
+)
 def test_hutchpp_is_exact_where_the_sketch_holds_the_range(matrix, probes, key):
     # Gaussian columns: six Rademacher columns may be linearly dependent
     estimator = divergence.hutchpp(probes, "gaussian")
@@ -111,7 +120,9 @@ def test_hutchpp_gains_where_few_directions_carry_the_jacobian(key):
     assert spread[0] < 0.2 * spread[1]
 
 
-@pytest.mark.parametrize("make", [divergence.hutchinson, divergence.hutchpp])
+@pytest.mark.parametrize(
+    "make", [divergence.hutchinson, pytest.param(divergence.hutchpp, marks=pytest.mark.slow)]
+)
 def test_an_example_is_estimated_alike_in_any_batch(make, key):
     estimator, x = make(2), states()
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(5))
@@ -121,6 +132,7 @@ def test_an_example_is_estimated_alike_in_any_batch(make, key):
     assert len(np.unique(np.asarray(together))) == 10
 
 
+@pytest.mark.slow
 def test_gradients_pass_through_every_estimator(key):
     x, keys = states(), jax.random.split(key, 5)
 

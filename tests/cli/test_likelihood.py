@@ -75,6 +75,7 @@ def test_the_numbers_belong_together(run, whole, tmp_path, capsys):
     assert "of so few examples errors by cause are rough" in " ".join(shown.split())
 
 
+@pytest.mark.slow
 def test_the_batch_changes_nothing_and_csv_is_json(run, whole, tmp_path):
     options = [*BOUND, "--data", whole]
     found = measured(run, tmp_path, *options)
@@ -91,6 +92,7 @@ def test_the_batch_changes_nothing_and_csv_is_json(run, whole, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_what_changes_the_numbers(run, whole, tmp_path):
     options = [*BOUND, "--data", whole]
     base = measured(run, tmp_path, *options)
@@ -139,6 +141,7 @@ def test_labels_that_are_not_there(part, change, options, words, run, tmp_path, 
     assert words in complaint(["likelihood", other, *BOUND, "--density", *options], capsys)
 
 
+@pytest.mark.slow
 def test_half_precision_is_put_aside(run, whole, tmp_path, capsys):
     half = tmp_path / "half"
     shutil.copytree(run, half)

@@ -23,6 +23,7 @@ def test_it_says_what_the_model_says():
     assert len(jax.tree.leaves(denoiser)) == 3  # weights, means and covariances
 
 
+@pytest.mark.slow
 def test_gradients_of_a_loss_reach_the_model(key):
     x0 = 3 + jax.random.normal(jax.random.key(1), (5, 1))
 

@@ -105,6 +105,7 @@ def test_it_is_a_mixture_of_points():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_gradients_equal_differences():
     @jax.jit
@@ -116,6 +117,7 @@ def test_gradients_equal_differences():
     battery.assert_gradients(total, jax.jit(jax.grad(total, (0, 1, 2, 3))), arguments)
 
 
+@pytest.mark.slow
 def test_samples_are_examples_of_the_set(key):
     schedule = schedules.linear_vp()
     points = POINTS.reshape(11, 6)
@@ -148,6 +150,7 @@ def loss_of(key, model, x0, weight=SIMPLE):
     return losses.denoising(*given, times=losses.stratified, weight=weight)[1]["per_example"]
 
 
+@pytest.mark.slow
 def test_the_loss_of_one_point_is_zero_and_of_two_an_integral(key):
     n = 20000
     one = np.full((1, 1), 0.3, np.float32)
@@ -167,6 +170,7 @@ def test_the_loss_of_one_point_is_zero_and_of_two_an_integral(key):
     assert truth > 0.01
 
 
+@pytest.mark.slow
 def test_no_model_is_below_it_on_the_set(key):
     points = np.tanh(np.random.default_rng(3).normal(size=(40, 8, 8, 1)) * 2).astype(np.float32)
     x0 = jnp.asarray(np.tile(points, (25, 1, 1, 1)))

@@ -105,6 +105,7 @@ def test_with_the_exact_model_it_is_the_entropy_and_the_prior_mismatch(name, x0,
     assert abs(float(value) - least_bound(name)) < 4 * error
 
 
+@pytest.mark.slow
 @each_path
 def test_with_a_wrong_model_it_is_larger_by_the_fisher_divergence(name, x0, key):
     gaps = [
@@ -117,6 +118,7 @@ def test_with_a_wrong_model_it_is_larger_by_the_fisher_divergence(name, x0, key)
     assert abs(gap.mean() - wanted) < 4 * gap.std() / np.sqrt(N)
 
 
+@pytest.mark.slow
 def test_images_are_counted_by_the_dimension_and_terms_add_up(key):
     c, schedule = 0.25, schedules.linear_vp()
 

@@ -141,6 +141,7 @@ def test_stretches_are_counted_from_the_clean_end():
     np.testing.assert_allclose(calls, walked)
 
 
+@pytest.mark.slow
 def test_known_part_is_new_after_each_predictor_and_each_corrector():
     """At every call, the corrector's and the predictor's: as in
     `test_model_sees_known_pixels_at_their_noise`. Only the first Langevin step sees x_T itself.
@@ -158,6 +159,7 @@ def test_known_part_is_new_after_each_predictor_and_each_corrector():
         np.testing.assert_allclose(seen[:, 1], 1, atol=5 / np.sqrt(8000))
 
 
+@pytest.mark.slow
 def test_bias_falls_with_langevin_steps_at_the_known_part():
     """Exact laws at 20 steps, snr 0.5: nearer to the truth in both moments with each step more, and
     with the known part drawn once for all steps of a level no longer."""
@@ -175,11 +177,12 @@ def test_bias_falls_with_langevin_steps_at_the_known_part():
 TURN = np.array([[0.6, 0.8], [-0.8, 0.6]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "way",
     [
         replacement,
-        pytest.param(functools.partial(repaint, jump=1, repeats=2), marks=pytest.mark.slow),
+        functools.partial(repaint, jump=1, repeats=2),
     ],
     ids=["replacement", "repaint"],
 )
@@ -216,6 +219,7 @@ def test_what_is_measured_comes_back(key):
     np.testing.assert_allclose(np.mean(x, axis=-1, keepdims=True), grey, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_colours_begin_as_the_prior_and_end_as_the_data(key):
     """White data N(0, I / 4): the colours of the sample have the model's own law, grey or not.
 
@@ -264,6 +268,7 @@ def test_bases_are_orthonormal(basis, shape):
         np.testing.assert_array_equal(to[0], 1 / np.sqrt(3))
 
 
+@pytest.mark.slow
 def test_everything_measured_is_traced():
     """jit(vmap(grad)) by y, snr and A of a batch of problems is a loop of central differences.
 

@@ -64,11 +64,12 @@ def test_stationary_law(key):
     np.testing.assert_allclose(float(jnp.var(x)), truth, rtol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("corrector", "truth"),
     [
         (langevin(0.1, 300), 1.5),
-        pytest.param(langevin(0.1, 300, over_batch=True), 1.0, marks=pytest.mark.slow),
+        (langevin(0.1, 300, over_batch=True), 1.0),
         (annealed_langevin(0.1, 300), 1.0),
     ],
     ids=["own", "over_batch", "annealed"],

@@ -97,6 +97,7 @@ def test_derivatives_of_the_inverse_are_those_of_its_closed_form(derivative):
     np.testing.assert_allclose(ours, wanted, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_gradients_of_the_inverse_equal_differences_and_vanish_beyond_the_path():
     slope = jax.jit(jax.grad(inverse, (0, 1)))
@@ -113,6 +114,7 @@ def test_a_plain_function_may_close_over_a_traced_number():
     np.testing.assert_allclose(slope, jax.grad(closed_inverse)(5.0, 1.3), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_vmap_over_paths_equals_a_loop():
     rates, log_snr = jnp.asarray([3.0, 5.0, 8.0]), jnp.asarray([-2.0, 1.3])
     alone = jax.jit(inverse)
@@ -122,6 +124,7 @@ def test_vmap_over_paths_equals_a_loop():
         np.testing.assert_allclose(together[i], alone(rate, log_snr), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_grid_is_spaced_on_it_and_a_second_path_does_not_recompile():
     grid = grids.uniform_log_snr(schedules.from_path(Decay(5.0), Rise(5.0)), 6)
     steps = np.diff(grid.levels.log_snr[:-1])
