@@ -1,6 +1,7 @@
 """Samples from the command line, read again by numpy."""
 
 import numpy as np
+import pytest
 
 from jaxdiff.cli import main
 from jaxdiff.cli.sample import spread_labels
@@ -57,6 +58,7 @@ def test_images_and_their_picture(tmp_path):
     assert (tmp_path / "a.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_label_of_an_unlabelled_run(points, tmp_path, capsys):
     out = tmp_path / "run"
     command = ["train", str(points), "--out", str(out), "--steps", "1", "--data.no-labels"]

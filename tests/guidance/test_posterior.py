@@ -238,7 +238,10 @@ def test_guidance_of_both_kinds_stacks():
     np.testing.assert_allclose(ask(outer, x, level).x0[0], wanted, rtol=1e-9)
 
 
-@pytest.mark.parametrize("method", [guidance.mmps, guidance.dps_normalised])
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(guidance.mmps, marks=pytest.mark.slow), guidance.dps_normalised],
+)
 def test_an_image_given_as_y_counts_where_it_is_seen_alone(method):
     """Whatever stands at unseen pixels, NaN included, is not part of the measurement."""
     keep, level = jnp.array([1, 0]), schedules.linear_vp()(jnp.asarray(0.3))

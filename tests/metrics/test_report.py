@@ -35,6 +35,7 @@ def test_pca_of_all_axes_keeps_the_frechet_distance():
     assert metrics.frechet_distance(turned(x), turned(y)) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_every_row_states_its_numbers_and_its_floor():
     rows = metrics.evaluate(DIGITS[:500], TRAIN, HELDOUT, resamples=3)
     assert [row.metric for row in rows] == [
