@@ -210,6 +210,7 @@ def test_gradients_by_time_and_parameters(schedule):
         check_grads(lambda t: level_sum(floats, t), (inside,), 1, ["rev"], rtol=1e-6, eps=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_gradient_by_the_betas_of_a_chain():
     betas, steps = jnp.asarray(battery.BETAS["linear_100"]), jnp.asarray([0.0, 1.0, 40.3, 100.0])

@@ -43,6 +43,7 @@ def test_a_directory_of_idx_files(tmp_path, capsys):
     assert (found.shape, found.label_counts) == ((6, 5, 1), (4, 4, 4))  # of 12, not of 17
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures_of_two_sizes(tmp_path, capsys):
     written.pictures(tmp_path, ["a/1.png", "a/2.png", "b/3.png", "b/4.png"], (9, 12, 3))
     written.picture(tmp_path / "b" / "5.png", written.random_bytes(20, 9, 3))

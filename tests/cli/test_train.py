@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from jaxdiff import config as configs
 from jaxdiff.cli import main, runs
@@ -62,6 +63,7 @@ def test_resume_goes_on_and_equals_a_run_in_one(points, tmp_path):
     assert rundir.read_config(halves)[1] == 40
 
 
+@pytest.mark.slow
 def test_overwrite_removes_the_run_and_nothing_else(points, tmp_path):
     command = ["train", str(points), "--out", str(tmp_path), *SMALL]
     assert main([*command, "--steps", "12"]) == 0

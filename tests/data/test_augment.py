@@ -163,6 +163,7 @@ def test_bad_arguments():
             call()
 
 
+@pytest.mark.slow
 def test_half_precision_images_are_placed_as_wide_ones_are():
     """Coordinates of a half-precision image would be off by a quarter of a pixel at 64 pixels."""
     x = jax.random.uniform(jax.random.key(1), (4, 16, 16, 1), minval=-1)

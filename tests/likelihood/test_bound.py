@@ -110,6 +110,7 @@ def test_ddim_bound_is_its_own_kernel(x64):
     np.testing.assert_allclose(found.terms["steps"][0, 0, 0, 1], -(apart**2) / (2 * l2), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_decoder_of_whole_numbers(key):
     """The probability of each bin, by SciPy; those of all bins add up to 1."""
     model = jd.exact.gaussian(jnp.zeros(1), jnp.full((1, 1), 0.25))

@@ -69,6 +69,7 @@ def test_every_row_states_its_numbers_and_its_floor():
     assert rows[9][1:5] == (*near.share, 0.05, 0)  # by its definition
 
 
+@pytest.mark.slow
 def test_a_perfect_model_scores_the_floor():
     rows = metrics.evaluate(TRAIN[::-1], TRAIN, HELDOUT, resamples=2)
     for row in rows[:8]:

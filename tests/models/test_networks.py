@@ -145,6 +145,7 @@ def test_equal_fields_make_equal_modules(network):
     assert one != kind(**fields, num_classes=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("unet", marks=pytest.mark.slow), "dit"])
 def test_rematerialisation_changes_no_gradient(name):
     net, _, variables, x, t = _build(NETWORKS[name], dropout=0.3)

@@ -266,6 +266,7 @@ def test_paths_refine_and_know_only_their_key(key):
     np.testing.assert_allclose(solve(5, 16), solve(32, 16)[:5], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some(["linear_vp", "sub_vp", "ve"], ["sub_vp"]))
 def test_forward_sde_has_the_schedule_s_marginals(name, key):
     """From one point: mean and deviation by Euler, against alpha and sigma.

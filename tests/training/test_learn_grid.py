@@ -15,6 +15,7 @@ from tests.samplers.linear import moments
 C = 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -39,6 +40,7 @@ def test_gaps_give_the_grid_back(name, x64):
         assert np.all(np.diff(anyhow.log_snr[1:]) > 0)
 
 
+@pytest.mark.slow
 def test_reaches_the_best_two_steps(x64):
     """Two DDIM steps on N(0, C): the whole error is a function of one level, searched directly.
 
