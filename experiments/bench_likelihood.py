@@ -211,7 +211,8 @@ def _alone(case: Case, calls: int) -> Callable[[], Any]:
 
 
 def _one_by_one(case: Case, tolerance: float, separate: int) -> float:
-    """Seconds of all points, each solved by itself, from `separate` of them."""
+    """Seconds of all points, each solved by itself, from `separate` of them at most."""
+    separate = min(separate, len(case.x) - 1)
     hosts = [Host(case._replace(x=case.x[i : i + 1])) for i in range(separate + 1)]
     for host in hosts:
         host.call = hosts[0].call

@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, dataclass_transform
 
 import jax
@@ -15,6 +15,7 @@ from jax import Array
 __all__ = [
     "Plain",
     "as_pytree",
+    "by_name",
     "check_count",
     "check_range",
     "concrete",
@@ -126,14 +127,44 @@ def concrete(x: Any) -> np.ndarray | None:
     return None if is_traced(x) else np.asarray(x)
 
 
-def strong(a: Any, dtype: Any) -> Any:
+def strong(tree: Any, dtype: Any) -> Any:
     """Python numbers and weakly typed arrays as arrays: eta = 0.5 in any form is one program.
 
     Whole numbers stay whole: labels may be jnp.full(n, 3), which is weakly typed.
     """
-    if isinstance(a, float) or getattr(a, "weak_type", False):
-        return jnp.array(a, dtype if jnp.issubdtype(jnp.result_type(a), jnp.floating) else a.dtype)
-    return a
+
+    def one(a: Any) -> Any:
+        if not (isinstance(a, float) or getattr(a, "weak_type", False)):
+            return a
+        floating = jnp.issubdtype(jnp.result_type(a), jnp.floating)
+        return jnp.array(a, dtype if floating else a.dtype)
+
+    return jax.tree.map(one, tree)
+
+
+def by_name(what: str, value: Any, table: Mapping[str, Callable], *, kind: str, has: str) -> Any:
+    """A thing from itself, its factory, or its name in a table of factories.
+
+    Args:
+        what: what messages call it.
+        value: the thing, factory or name.
+        table: factories by name.
+        kind: the interface it must be of, for messages.
+        has: a method of that interface.
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: something else altogether.
+    """
+    if isinstance(value, str):
+        if value not in table:
+            raise ValueError(f"{what} must be one of {', '.join(table)}, got {value!r}")
+        return table[value]()
+    if value in table.values():
+        return value()
+    if not hasattr(value, has):
+        raise TypeError(f"{what} must be a {kind}, got {value!r}")
+    return value
 
 
 def check_range(name: str, value: Any, low: float, high: float, ends: str = "[]") -> None:
@@ -169,7 +200,7 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
     Raises:
         ValueError: it is below that, not whole, not finite, or no number.
     """
-    number = isinstance(value, int | float | np.integer | np.floating)
+    number = isinstance(value, int | float | np.integer | np.floating) and value is not True
     if not number or not np.isfinite(value) or value != int(value) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
 

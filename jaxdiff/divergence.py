@@ -204,16 +204,7 @@ def resolve(divergence: Divergence | Callable | str) -> Divergence:
         ValueError: an unknown name.
         TypeError: something else altogether.
     """
-    if isinstance(divergence, str):
-        if divergence not in DIVERGENCES:
-            known = ", ".join(DIVERGENCES)
-            raise ValueError(f"divergence must be one of {known}, got {divergence!r}")
-        return DIVERGENCES[divergence]()
-    if divergence in DIVERGENCES.values():
-        return divergence()
-    if not (hasattr(divergence, "draw") and hasattr(divergence, "values")):
-        raise TypeError(f"divergence must be a Divergence such as exact(), got {divergence!r}")
-    return divergence
+    return arrays.by_name("divergence", divergence, DIVERGENCES, kind="Divergence", has="draw")
 
 
 def is_random(divergence: Divergence) -> bool:

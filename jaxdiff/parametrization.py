@@ -198,18 +198,13 @@ def resolve(parametrization: Parametrization | Callable | str) -> Parametrizatio
         ValueError: an unknown name.
         TypeError: something else altogether.
     """
-    if isinstance(parametrization, str):
-        if parametrization not in PARAMETRIZATIONS:
-            raise ValueError(
-                f"parametrization must be one of {', '.join(PARAMETRIZATIONS)},"
-                f" got {parametrization!r}"
-            )
-        return PARAMETRIZATIONS[parametrization]()
-    if parametrization in PARAMETRIZATIONS.values():
-        return parametrization()
-    if not hasattr(parametrization, "coefficients"):
-        raise TypeError(f"parametrization must be a Parametrization, got {parametrization!r}")
-    return parametrization
+    return arrays.by_name(
+        "parametrization",
+        parametrization,
+        PARAMETRIZATIONS,
+        kind="Parametrization",
+        has="coefficients",
+    )
 
 
 def determinant(parametrization: Parametrization, level: NoiseLevel) -> Array:

@@ -256,7 +256,8 @@ def in_sigma_clock(denoise: Denoise, schedule: Schedule) -> tuple[Unscaled, Sigm
         x / alpha = x_0 + (sigma / alpha) eps
 
     Data, at alpha = 1, are the same in both. Flow, SDE and likelihood on the pair are those of
-    the original; solvers find the curvature that alpha(t) and sigma(t) add gone.
+    the original. Fixed steps gain where alpha(t) and sigma(t) bend; an adaptive solver need not, as
+    x / alpha is large at the noisy end (on a mixture under VP, 54 steps of Tsit5 for 35).
 
     Args:
         denoise: the model.

@@ -94,15 +94,15 @@ def elbo(
         last_std,
         quantisation,
     )
-    trees = jax.tree.map(lambda a: arrays.strong(a, x.dtype), trees)
-    terms = _terms(keys, noise, x, *trees, draws=draws)
+    trees = arrays.strong(trees, x.dtype)
+    terms = _terms(keys, noise, x, *trees, draws=int(draws))
     estimate = Estimate(terms, x[0].size, dequantised=False, probed=True)
     numbers = None if arrays.is_traced(terms) else np.asarray(estimate.values)
     if numbers is not None and not np.isfinite(numbers).all():
         i = int(np.argmin(np.isfinite(numbers).all(axis=(1, 2))))
         raise FloatingPointError(
-            f"the bound is not finite at example {i}: the model's answer was not, or p(x_0 | x_1)"
-            " has no weight there"
+            f"the bound is not finite at example {i} of these {len(numbers)}: the model's answer"
+            " was not, or p(x_0 | x_1) has no weight there"
         )
     return estimate
 
@@ -177,8 +177,7 @@ def _where(condition: Array, a: NoiseLevel, b: NoiseLevel) -> NoiseLevel:
 
 def _check(grid: Grid, eta: Any, last_std: Any, draws: int) -> None:
     arrays.check_range("eta", eta, 0, 1, "(]")
-    if draws != int(draws) or draws < 1:
-        raise ValueError(f"draws must be a whole number of at least 1, got {draws}")
+    arrays.check_count("draws", draws)
     for name, value in (("eta", eta), ("last_std", last_std)):
         if value is not None and jnp.ndim(value):
             raise ValueError(f"{name} must be one number, got shape {list(jnp.shape(value))}")

@@ -112,8 +112,7 @@ def log_prob(
 def _check(
     schedule: Schedule, x: Array, end: Any, draws: Any, quantisation: Quantisation | None
 ) -> None:
-    if draws != int(draws) or draws < 1:
-        raise ValueError(f"draws must be a whole number of at least 1, got {draws}")
+    arrays.check_count("draws", draws)
     if draws > 1 and quantisation is None:
         raise ValueError(f"draws must be 1 without a quantisation to draw from, got {draws}")
     if not arrays.is_traced((schedule, end)) and not np.isclose(end, schedule.t_max, rtol=1e-6):

@@ -58,8 +58,7 @@ def quantised(bins: int = 256, low: Any = -1.0, high: Any = 1.0) -> Quantisation
     Source: Uria et al. 2013, arXiv:1306.0186, section 5; Theis et al. 2016, arXiv:1511.01844,
         section 3.1.
     """
-    if bins != int(bins) or bins < 2:
-        raise ValueError(f"bins must be a whole number of at least 2, got {bins}")
+    arrays.check_count("bins", bins, 2)
     top = arrays.concrete(high)
     if top is not None:
         arrays.check_range("low", low, -np.inf, float(np.min(top)), "()")

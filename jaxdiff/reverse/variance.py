@@ -65,12 +65,4 @@ def resolve(variance: ReverseVariance | Callable | str) -> ReverseVariance:
         ValueError: an unknown name.
         TypeError: something else altogether.
     """
-    if isinstance(variance, str):
-        if variance not in VARIANCES:
-            raise ValueError(f"variance must be one of {', '.join(VARIANCES)}, got {variance!r}")
-        return VARIANCES[variance]()
-    if variance in VARIANCES.values():
-        return variance()
-    if not hasattr(variance, "std"):
-        raise TypeError(f"variance must be a ReverseVariance, got {variance!r}")
-    return variance
+    return arrays.by_name("variance", variance, VARIANCES, kind="ReverseVariance", has="std")

@@ -4,9 +4,9 @@
     solve_sde    the reverse family, from noise to data
     simulate     the forward SDE, from data to noise
 
-Times are the schedule's clock. For a fixed number of explicit steps `sample` is faster and takes
-the same networks: one Euler step of `sample` with `euler_maruyama()` costs what the model costs,
-while a virtual Brownian tree adds to each step.
+Times are the schedule's clock. For a fixed number of explicit steps `sample` takes the same
+networks: an Euler step of the flow costs 1.01 of its DDIM step, one of the SDE, with its virtual
+Brownian tree, 1.5 of its `euler_maruyama` step (an MLP of width 128, 512 points, two cores).
 """
 
 import dataclasses
@@ -72,8 +72,7 @@ def solve_ode(
 
     Args:
         denoise: the model.
-        schedule: the schedule; `sde.in_sigma_clock` gives a pair (model, schedule) whose flow is
-            straighter.
+        schedule: the schedule; `sde.in_sigma_clock` gives model and schedule in another clock.
         x: [B, ...], float32 or float64, the state at start.
         start, end: [], times of the schedule's clock with sigma > 0; the ends of the integrator's
             times where it has such, else t_max and the schedule's `cleanest_time` if None.
@@ -128,8 +127,8 @@ def integrate(
     check_solver(how, ODE_SOLVERS)
     dtype = jax.tree.leaves(y)[0].dtype
     start, end, times = spans.in_dtype(dtype, start, end, times)
-    how = _strong(how, dtype)
-    return _ode(_strong(field, dtype), y, start, end, how, times, dense=dense).check()
+    field, how = arrays.strong((field, how), dtype)
+    return _ode(field, y, start, end, how, times, dense=dense).check()
 
 
 @functools.partial(jax.jit, static_argnames="dense")
@@ -232,7 +231,7 @@ def simulate(
 def _stochastic(keys, process, x, start, end, how, times) -> Solution:
     check_solver(how, SDE_SOLVERS)
     start, end, times = spans.in_dtype(x.dtype, start, end, times)
-    how, process = (_strong(a, x.dtype) for a in (how, process))
+    how, process = arrays.strong((how, process), x.dtype)
     return _sde(keys, process, x, start, end, how, times).check()
 
 
@@ -280,7 +279,3 @@ def _start(keys: Array, schedule: Schedule, shape: tuple[int, ...]) -> Array:
     """Prior_std times Gaussian noise, the x_T that `sample` draws from the same keys."""
     one = lambda key: jax.random.normal(jax.random.fold_in(key, 0), shape[1:])  # noqa: E731
     return schedule.prior_std * jax.vmap(one)(keys)
-
-
-def _strong(tree: Any, dtype: Any) -> Any:
-    return jax.tree.map(lambda a: arrays.strong(a, dtype), tree)

@@ -86,7 +86,7 @@ def sample(
     if x_T is None or (noise is None and sampler.noises):
         keys = as_keys(key, shape[0])
     trees = (arrays.as_pytree(denoise), grid, sampler)
-    trees = jax.tree.map(lambda a: arrays.strong(a, grid.levels.alpha.dtype), trees)
+    trees = arrays.strong(trees, grid.levels.alpha.dtype)
     noise = None if noise is None else jnp.asarray(noise, dtype)
     static = {"keep_path": keep_path, "callback": callback, "remat": remat}
     return _run(keys, *trees, x_T, noise, shape=shape, dtype=dtype, **static)

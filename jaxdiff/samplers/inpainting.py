@@ -19,12 +19,12 @@ import numpy as np
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.arrays import safe_sqrt
+from jaxdiff.arrays import check_count, safe_sqrt
 from jaxdiff.gaussian import q_transition
 from jaxdiff.samplers.ancestral import ddpm
 from jaxdiff.samplers.bases import Basis, Part, grey_known, known_part, linear_known
 from jaxdiff.samplers.langevin import Corrector, check_corrector, langevin
-from jaxdiff.samplers.steps import check_count, check_sampler, without_memory
+from jaxdiff.samplers.steps import check_sampler, without_memory
 from jaxdiff.typing import Denoise, Grid, NoiseLevel, Sampler
 
 __all__ = [

@@ -15,9 +15,9 @@ import numpy as np
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.arrays import check_range, event_sum, expand_to, safe_divide, safe_sqrt
+from jaxdiff.arrays import check_count, check_range, event_sum, expand_to, safe_divide, safe_sqrt
 from jaxdiff.samplers.ancestral import ddpm
-from jaxdiff.samplers.steps import check_count, check_pytree, check_sampler
+from jaxdiff.samplers.steps import check_pytree, check_sampler
 from jaxdiff.typing import Denoise, Grid, NoiseLevel, Sampler
 
 __all__ = [

@@ -15,10 +15,10 @@ import numpy as np
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.arrays import check_range, safe_sqrt
+from jaxdiff.arrays import check_count, check_range, safe_sqrt
 from jaxdiff.gaussian import q_transition
 from jaxdiff.samplers.edm import heun
-from jaxdiff.samplers.steps import check_count, check_sampler, without_memory
+from jaxdiff.samplers.steps import check_sampler, without_memory
 from jaxdiff.typing import Grid, NoiseLevel, Sampler
 
 __all__ = ["restart"]

@@ -13,7 +13,6 @@ from jaxdiff.typing import Grid, NoiseLevel
 __all__ = [
     "LogStep",
     "audible",
-    "check_count",
     "check_pytree",
     "check_sampler",
     "log_step",
@@ -102,9 +101,3 @@ def without_memory(name: str, sampler: Any, x_T: Any, denoise: Any, grid: Grid) 
             f" dpm_solver or dpmpp_2s, got {type(sampler).__name__}"
         )
     return memory
-
-
-def check_count(name: str, value: Any) -> None:
-    """Raises ValueError unless `value` is a whole number, at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a whole number >= 1, got {value}")

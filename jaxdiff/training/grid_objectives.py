@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.arrays import event_mean
+from jaxdiff.arrays import check_count, event_mean
 from jaxdiff.samplers import dpmpp_2m, draw_start, example_keys, sample
-from jaxdiff.samplers.steps import check_count
 from jaxdiff.typing import Denoise, Grid, Sampler
 
 __all__ = ["Draw", "to_data", "to_reference"]

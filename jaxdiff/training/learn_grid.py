@@ -21,10 +21,9 @@ import optax
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.arrays import check_range
+from jaxdiff.arrays import check_count, check_range
 from jaxdiff.samplers import dpmpp_2m, sample
 from jaxdiff.samplers.base import check
-from jaxdiff.samplers.steps import check_count
 from jaxdiff.schedules import cleanest_time
 from jaxdiff.training.grid_objectives import Draw
 from jaxdiff.typing import Denoise, Grid, NoiseLevel, Sampler

@@ -330,7 +330,7 @@ REFUSED = {
     ),
     "no steps of a corrector": (
         lambda: replacement_corrector(None, KNOWN, MASK, repeats=0),
-        "repeats.*>= 1.*got 0",
+        "repeats.*at least 1.*got 0",
     ),
     "images of two channels": (
         lambda: draw(colorisation(None, GREY), (1, 2, 2, 2)),
