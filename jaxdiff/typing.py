@@ -20,6 +20,7 @@ from jaxdiff import arrays
 
 __all__ = [
     "CLEAN",
+    "Covariance",
     "Denoise",
     "Denoised",
     "Grid",
@@ -186,8 +187,23 @@ class Grid:
         return self.between(t, s, fraction)
 
 
+class Covariance(Protocol):
+    """The diagonal of Cov[x_0 | x_t], as a model or a table has it: a frozen pytree.
+
+    It may also have `check(levels)`, which raises ValueError before any compile where it has
+    nothing to say of a noisy level.
+    """
+
+    def __call__(self, denoised: Denoised, level: NoiseLevel) -> Array:
+        """The variances, [] or [B] or [B, ...], >= 0; `level` has fields [] or [B]."""
+        ...
+
+
 class ReverseVariance(Protocol):
-    """Where the deviation of the reverse step p(x_s | x_t) comes from: a frozen pytree."""
+    """Where the deviation of the reverse step p(x_s | x_t) comes from: a frozen pytree.
+
+    It may also have `check(levels)`, as a `Covariance`.
+    """
 
     def std(self, denoised: Denoised, *, t: NoiseLevel, s: NoiseLevel, eta) -> Array:
         """The deviation, [] or [B] or broadcastable against x_t; linear in eta where it can be."""

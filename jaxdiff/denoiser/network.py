@@ -41,10 +41,13 @@ class Denoiser:
         Returns:
             Denoised, [B, ...] in the dtype of x_t (float32 or float64).
         """
-        y, *heads = jnp.split(self.raw(x_t, level), 1 + len(self.heads), axis=-1)
-        y = y.astype(x_t.dtype)
+        return self.interpret(self.raw(x_t, level), x_t, level)
+
+    def interpret(self, raw: Array, x_t: Array, level: NoiseLevel) -> Denoised:
+        """What `raw` returned for x_t at a level, as `__call__` has it."""
+        y, *heads = jnp.split(raw, 1 + len(self.heads), axis=-1)
         named = dict(zip(self.heads, heads, strict=True))
-        return to_denoised(self.parametrization, y, x_t, level, named)
+        return to_denoised(self.parametrization, y.astype(x_t.dtype), x_t, level, named)
 
     def raw(
         self, x_t: Array, level: NoiseLevel, *, key: Array | None = None, train: bool = False

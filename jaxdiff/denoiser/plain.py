@@ -27,6 +27,10 @@ class PlainDenoiser:
         """Its eps, [B, ...]; nothing is dropped."""
         return self.denoise(x_t, level).eps
 
+    def interpret(self, raw: Array, x_t: Array, level: NoiseLevel) -> Denoised:
+        """The model's answer, whose eps is `raw`."""
+        return self.denoise(x_t, level)
+
     def with_cond(self, cond: Any) -> "PlainDenoiser":
         """Raises ValueError: there is no condition to exchange."""
         raise ValueError("cond was given, but as_denoiser holds a model that takes none")

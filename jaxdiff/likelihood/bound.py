@@ -38,7 +38,7 @@ def elbo(
     *,
     eta: Any = 1.0,
     variance: ReverseVariance | str = "small",
-    last_std: Any = None,
+    last_std: ReverseVariance | Any = None,
     quantisation: Quantisation | None = None,
     draws: int = 1,
     noise: Array | None = None,
@@ -52,8 +52,8 @@ def elbo(
         grid: the grid, with a clean end; fewer steps are a shorter chain and another bound.
         eta: [], in (0, 1]: of the inference process and the model alike.
         variance: that of p(x_s | x_t) at noisy s.
-        last_std: [], > 0, the deviation of p(x_0 | x_1); sigma_1 if None, which is Ho et al.'s
-            beta_1.
+        last_std: that of p(x_0 | x_1): [], > 0, or a ReverseVariance, whose deviation for the step
+            onto the data is taken, as Bao et al. do; sigma_1 if None, which is Ho et al.'s beta_1.
         quantisation: what x is where it holds whole numbers: p(x_0 | x_1) is then the
             probability of their bins. None for a density.
         draws: static, P, of the noise: each calls the model once a step. Of one draw the error
@@ -79,7 +79,11 @@ def elbo(
     """
     x = model_units(x, quantisation)
     base.check(denoise, grid, x.shape, ddpm(), x)
+    variance = resolve(variance)
     _check(grid, eta, last_std, draws)
+    for part in (variance, last_std):
+        if hasattr(part, "check"):
+            part.check(grid.levels)
     if grid.schedule is not None:
         warn_of_little_noise(grid.schedule, x)
     wanted = (draws, grid.num_steps, *x.shape)
@@ -90,7 +94,7 @@ def elbo(
         base.Checked(arrays.as_pytree(denoise)),
         grid,
         eta,
-        resolve(variance),
+        variance,
         last_std,
         quantisation,
     )
@@ -129,8 +133,10 @@ def _terms(keys, noise, x, denoise, grid, eta, variance, last_std, quantisation,
 
         _, steps = jax.lax.scan(step, None, (jnp.arange(t.t.shape[0]), t, s))
         _, x_1 = noised(p, last, cleanest)
-        mean = denoise(x_1, cleanest).x0
-        return jnp.moveaxis(steps, 0, -1), _decoded(x, mean, cleanest, last_std, quantisation)
+        d, std = denoise(x_1, cleanest), cleanest.sigma if last_std is None else last_std
+        if not _is_number(std):
+            std = std.std(d, t=cleanest, s=at(-1), eta=eta)
+        return jnp.moveaxis(steps, 0, -1), _decoded(x, d.x0, std, quantisation)
 
     steps, decoder = jax.lax.map(one_draw, jnp.arange(draws))
     prior = Normal(jnp.zeros_like(x), expand_to(grid.prior_std, x) ** 2)
@@ -161,14 +167,19 @@ def _step_kl(d: Denoised, data: Denoised, x_t, t, s, eta, variance) -> Array:
     return normal_kl(Normal(mean, known), Normal(jnp.zeros_like(mean), model))
 
 
-def _decoded(x, mean, level: NoiseLevel, last_std, quantisation) -> Array:
+def _decoded(x: Array, mean: Array, std: Any, quantisation: Quantisation | None) -> Array:
     """log p(x_0 | x_1), [B]."""
-    std = jnp.asarray(level.sigma if last_std is None else last_std, x.dtype)
+    std = expand_to(std, x)
     if quantisation is None:
         return event_sum(stats.norm.logpdf(x, mean, std))
     normal = Normal(mean, std**2)
     ends = {"low": quantisation.low, "high": quantisation.high}
     return event_sum(discretized_log_prob(x, normal, bins=quantisation.bins, **ends))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one, or an array, rather than a ReverseVariance; arrays have a `std` too."""
+    return isinstance(value, int | float | np.ndarray | np.generic | jax.Array)
 
 
 def _where(condition: Array, a: NoiseLevel, b: NoiseLevel) -> NoiseLevel:
@@ -178,11 +189,12 @@ def _where(condition: Array, a: NoiseLevel, b: NoiseLevel) -> NoiseLevel:
 def _check(grid: Grid, eta: Any, last_std: Any, draws: int) -> None:
     arrays.check_range("eta", eta, 0, 1, "(]")
     arrays.check_count("draws", draws)
-    for name, value in (("eta", eta), ("last_std", last_std)):
+    number = last_std if _is_number(last_std) else None
+    for name, value in (("eta", eta), ("last_std", number)):
         if value is not None and jnp.ndim(value):
             raise ValueError(f"{name} must be one number, got shape {list(jnp.shape(value))}")
-    if last_std is not None:
-        arrays.check_range("last_std", last_std, 0, np.inf, "()")
+    if number is not None:
+        arrays.check_range("last_std", number, 0, np.inf, "()")
     sigma = arrays.concrete(grid.levels.sigma)
     if sigma is not None and sigma[-1] > 0:
         raise ValueError(

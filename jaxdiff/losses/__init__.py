@@ -2,12 +2,16 @@
 
 loss, metrics = denoising(key, denoiser, x0, schedule, times=stratified, weight=min_snr(5.0))
 nats, metrics = continuous_bound(key, denoiser, x0, schedule)
+loss, metrics = second_moment(key, denoiser, x0, schedule)  # of heads for optimal variances
 """
 
+from jaxdiff.losses.asking import drop_cond
 from jaxdiff.losses.bound import continuous_bound
 from jaxdiff.losses.classification import classification
-from jaxdiff.losses.denoising import denoising, drop_cond
+from jaxdiff.losses.denoising import denoising
+from jaxdiff.losses.hybrid import chain_bound, hybrid
 from jaxdiff.losses.score_matching import explicit, implicit, sliced
+from jaxdiff.losses.second_moment import joint, second_moment
 from jaxdiff.losses.times import (
     TIMES,
     LossHistory,
@@ -40,20 +44,24 @@ __all__ = [
     "ErrorWeight",
     "LossHistory",
     "antithetic",
+    "chain_bound",
     "classification",
     "continuous_bound",
     "denoising",
     "drop_cond",
     "edm",
     "explicit",
+    "hybrid",
     "implicit",
     "importance",
+    "joint",
     "log_normal",
     "loss_history",
     "min_snr",
     "on_output",
     "p2",
     "plain",
+    "second_moment",
     "sigmoid",
     "simple",
     "sliced",

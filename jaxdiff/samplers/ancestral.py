@@ -18,7 +18,7 @@ from jaxdiff.reverse import reverse_mean
 from jaxdiff.reverse.variance import resolve
 from jaxdiff.typing import Grid, ReverseVariance
 
-__all__ = ["ddim", "ddpm"]
+__all__ = ["ddim", "ddpm", "visible"]
 
 
 @arrays.pytree
@@ -28,6 +28,7 @@ class Ancestral:
     eta: Any
     variance: ReverseVariance
     last_noise: Any
+    last_std: Any
     noises = 1
 
     def init(self, x_T: Array, denoise: Any, grid: Grid) -> tuple:
@@ -35,14 +36,19 @@ class Ancestral:
         return ()
 
     def step(self, x, memory, denoise, noise, *, k, t, s, grid):
-        """Equation (4); into a clean end the noise is scaled by `last_noise`."""
+        """Equation (4), with less noise in the last two steps where it is asked for."""
         d = denoise(x, t)
         std = self.variance.std(d, t=t, s=s, eta=self.eta)
+        cleanest = k == jnp.sum(grid.levels.sigma > 0) - 2  # the level that this step reaches
+        std = jnp.where(cleanest, jnp.minimum(std, self.last_std), std)
         std = jnp.where(s.sigma > 0, std, self.last_noise * std)
         return reverse_mean(d, t=t, s=s, eta=self.eta) + expand_to(std, x) * noise[0], memory
 
     def check(self, grid: Grid) -> None:
-        """Raises ValueError if eta asks for more noise than a level of the grid holds."""
+        """Raises ValueError if eta asks for more noise than a level holds, or the variance can
+        say nothing of a level."""
+        if hasattr(self.variance, "check"):
+            self.variance.check(grid.levels)
         if jnp.ndim(self.eta):
             raise ValueError(
                 f"eta must be one number, got shape {jnp.shape(self.eta)}; many samplers go"
@@ -62,43 +68,80 @@ class Ancestral:
             )
 
 
-def ddpm(variance: ReverseVariance | Callable | str = "small", *, last_noise=0.0) -> Ancestral:
+def ddpm(
+    variance: ReverseVariance | Callable | str = "small", *, last_noise=0.0, last_std=np.inf
+) -> Ancestral:
     """Ancestral sampling of DDPM.
 
     Args:
-        variance: "small" (beta-tilde), "large" (beta), or a ReverseVariance.
+        variance: "small" (beta-tilde), "large" (beta), "learned", "npr", "sn", or a
+            ReverseVariance such as `reverse.analytic`.
         last_noise: [], the share of its noise that the step into the clean end keeps; 0 as the
             papers do, 1 as the equation reads.
+        last_std: [], the largest deviation of the step before it, which reaches the cleanest noisy
+            level; `visible(1)` or `visible(2)` with optimal variances, as their papers do.
 
     Returns:
         A Sampler.
 
     Raises:
-        ValueError: an unknown variance, or last_noise outside [0, 1].
+        ValueError: an unknown variance, last_noise outside [0, 1], or negative last_std.
 
-    Source: Ho et al. 2020, arXiv:2006.11239, algorithm 2, over any pairs of levels.
+    Source: Ho et al. 2020, arXiv:2006.11239, algorithm 2, over any pairs of levels; Bao et al.
+        2022, arXiv:2201.06503, appendix F.2, for last_std.
     """
-    return ddim(1.0, variance, last_noise=last_noise)
+    return ddim(1.0, variance, last_noise=last_noise, last_std=last_std)
 
 
 def ddim(
-    eta=0.0, variance: ReverseVariance | Callable | str = "small", *, last_noise=0.0
+    eta=0.0,
+    variance: ReverseVariance | Callable | str = "small",
+    *,
+    last_noise=0.0,
+    last_std=np.inf,
 ) -> Ancestral:
     """DDIM: deterministic at eta = 0, DDPM at eta = 1.
 
     Args:
         eta: [], >= 0, multiplies the deviation of the noise (not its variance).
-        variance: as for `ddpm`; "large" with eta = 1 is the paper's sigma-hat.
-        last_noise: as for `ddpm`.
+        variance: as for `ddpm`; "large" with eta = 1 is the paper's sigma-hat, and with an
+            optimal variance eta = 0 is Analytic-DDIM, which draws noise.
+        last_noise, last_std: as for `ddpm`.
 
     Returns:
         A Sampler.
 
     Raises:
-        ValueError: negative eta, an unknown variance, or last_noise outside [0, 1].
+        ValueError: negative eta, an unknown variance, last_noise outside [0, 1], or negative
+            last_std.
 
     Source: Song et al. 2021, arXiv:2010.02502, eq. 12 and 16.
     """
     check_range("eta", eta, 0, np.inf, "[)")
     check_range("last_noise", last_noise, 0, 1)
-    return Ancestral(eta, resolve(variance), last_noise)
+    check_range("last_std", last_std, 0, np.inf)
+    return Ancestral(eta, resolve(variance), last_noise, last_std)
+
+
+def visible(values, *, bins: int = 256, low=-1.0, high=1.0) -> Any:
+    """The deviation of noise whose mean size is so many of the values that a number takes.
+
+        std = values (high - low) / (bins - 1) sqrt(pi / 2)
+
+    Args:
+        values: [], >= 0. Analytic-DPM takes 2 for its DDPM on CIFAR-10 (linear betas) and CelebA,
+            1 for all else; inf is no limit.
+        bins: how many values a number takes, evenly over [low, high].
+        low, high: the range of the data.
+
+    Returns:
+        [], for `last_std`.
+
+    Raises:
+        ValueError: values negative or NaN, bins below 2.
+
+    Source: Bao et al. 2022, arXiv:2201.06503, appendix F.2.
+    """
+    check_range("values", values, 0, np.inf)
+    arrays.check_count("bins", bins, 2)
+    return values * ((high - low) / (bins - 1) * np.sqrt(np.pi / 2))
