@@ -14,7 +14,7 @@ from jaxdiff.reverse.moments import (
     moments_of_gamma,
     second_moments,
 )
-from jaxdiff.reverse.optimal import analytic, bounds, npr, optimal, sn
+from jaxdiff.reverse.optimal import analytic, bounds, npr, optimal, sn, step_coefficients
 from jaxdiff.reverse.variance import (
     TINY,
     VARIANCES,
@@ -47,5 +47,6 @@ __all__ = [
     "second_to_last",
     "small",
     "sn",
+    "step_coefficients",
     "table",
 ]

@@ -22,7 +22,7 @@ from jaxdiff.reverse.covariance import NPR, SN, Averaged, data_bound, table
 from jaxdiff.reverse.moments import Moments
 from jaxdiff.typing import Covariance, Denoised, NoiseLevel
 
-__all__ = ["analytic", "bounds", "npr", "optimal", "sn"]
+__all__ = ["analytic", "bounds", "npr", "optimal", "sn", "step_coefficients"]
 
 
 @arrays.pytree
@@ -34,7 +34,7 @@ class Optimal:
     def std(self, denoised: Denoised, *, t: NoiseLevel, s: NoiseLevel, eta) -> Array:
         """sqrt(l**2 + c**2 Cov), of the shape of Cov."""
         cov = self.cov(denoised, t)
-        least, gain = _coefficients(t, s, eta)
+        least, gain = step_coefficients(t, s, eta)
         if jnp.ndim(cov) > 1:
             least, gain = expand_to(least, cov), expand_to(gain, cov)
         return safe_sqrt(least**2 + gain**2 * cov)
@@ -45,11 +45,20 @@ class Optimal:
             self.cov.check(levels)
 
 
-def _coefficients(t: NoiseLevel, s: NoiseLevel, eta: Any) -> tuple[Array, Array]:
+def step_coefficients(t: NoiseLevel, s: NoiseLevel, eta: Any) -> tuple[Array, Array]:
     """l and c of equation (4), neither by a difference of neighbours.
 
     With q = sqrt(r) and kept = sigma_s k, c = alpha_s (1 - q k), and 1 - (q k)**2 is
     (1 - r) (1 + eta**2 r).
+
+    Args:
+        t, s: levels, fields [] or [B], sigma_t > 0.
+        eta: [].
+
+    Returns:
+        (l, c), [] or [B].
+
+    Source: Bao et al. 2022, arXiv:2201.06503, theorem 1, over x_0 instead of the score.
     """
     q = t.alpha * s.sigma / (s.alpha * t.sigma)
     drop = snr_drop(t, s)
@@ -197,6 +206,6 @@ def bounds(
 
     Source: Bao et al. 2022, arXiv:2201.06503, theorem 2.
     """
-    least, gain = _coefficients(t, s, eta)
+    least, gain = step_coefficients(t, s, eta)
     most = jnp.minimum((t.sigma / t.alpha) ** 2, data_bound(data_range))
     return least**2, least**2 + gain**2 * most
