@@ -23,6 +23,7 @@ __all__ = [
     "event_sum",
     "expand_to",
     "float_dtype",
+    "is_number",
     "is_pytree",
     "is_traced",
     "pytree",
@@ -98,6 +99,11 @@ def as_pytree(function: Callable) -> Callable:
     if not callable(function):
         raise TypeError(f"wanted a function, got {function!r}")
     return function if is_pytree(function) else Plain(function)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number or an array; arrays have methods, `std` too, that name interfaces."""
+    return isinstance(value, int | float | np.ndarray | np.generic | Array)
 
 
 def is_traced(tree: Any) -> bool:

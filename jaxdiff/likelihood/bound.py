@@ -134,7 +134,7 @@ def _terms(keys, noise, x, denoise, grid, eta, variance, last_std, quantisation,
         _, steps = jax.lax.scan(step, None, (jnp.arange(t.t.shape[0]), t, s))
         _, x_1 = noised(p, last, cleanest)
         d, std = denoise(x_1, cleanest), cleanest.sigma if last_std is None else last_std
-        if not _is_number(std):
+        if not arrays.is_number(std):
             std = std.std(d, t=cleanest, s=at(-1), eta=eta)
         return jnp.moveaxis(steps, 0, -1), _decoded(x, d.x0, std, quantisation)
 
@@ -177,11 +177,6 @@ def _decoded(x: Array, mean: Array, std: Any, quantisation: Quantisation | None)
     return event_sum(discretized_log_prob(x, normal, bins=quantisation.bins, **ends))
 
 
-def _is_number(value: Any) -> bool:
-    """Whether it is one, or an array, rather than a ReverseVariance; arrays have a `std` too."""
-    return isinstance(value, int | float | np.ndarray | np.generic | jax.Array)
-
-
 def _where(condition: Array, a: NoiseLevel, b: NoiseLevel) -> NoiseLevel:
     return NoiseLevel(*(jnp.where(condition, u, v) for u, v in zip(a, b, strict=True)))
 
@@ -189,7 +184,7 @@ def _where(condition: Array, a: NoiseLevel, b: NoiseLevel) -> NoiseLevel:
 def _check(grid: Grid, eta: Any, last_std: Any, draws: int) -> None:
     arrays.check_range("eta", eta, 0, 1, "(]")
     arrays.check_count("draws", draws)
-    number = last_std if _is_number(last_std) else None
+    number = last_std if arrays.is_number(last_std) else None
     for name, value in (("eta", eta), ("last_std", number)):
         if value is not None and jnp.ndim(value):
             raise ValueError(f"{name} must be one number, got shape {list(jnp.shape(value))}")

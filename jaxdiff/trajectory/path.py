@@ -1,12 +1,11 @@
-"""Which K of N steps: the path of least cost through the levels of a fine grid.
+"""The path of K steps of least cost, by dynamic programming, one row a step.
 
-    minimise  sum_i cost[n_i, n_{i+1}]   over   0 = n_0 < n_1 < ... < n_K = N
+    D_k[j] = min_i D_{k-1}[i] + cost[i, j]
 
-by dynamic programming, one row a step: D_k[j] = min_i D_{k-1}[i] + cost[i, j]. What a step costs is
-the caller's: a term of a variational bound, a discretisation error, anything of two levels.
+What a step costs is the caller's: a term of a variational bound, a discretisation error, anything
+of two levels.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -15,9 +14,9 @@ import numpy as np
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.typing import Grid, NoiseLevel
+from jaxdiff.typing import Grid
 
-__all__ = ["LeastCost", "least_cost_path", "pairwise_costs", "thin"]
+__all__ = ["LeastCost", "least_cost_path", "thin"]
 
 
 class LeastCost(NamedTuple):
@@ -30,24 +29,6 @@ class LeastCost(NamedTuple):
 
     path: Array
     cost: Array
-
-
-def pairwise_costs(cost: Callable[[NoiseLevel, NoiseLevel], Array], grid: Grid) -> Array:
-    """The matrix of costs of all steps between the levels of a grid.
-
-    Args:
-        cost: cost(t, s) -> [], from level t to the cleaner s, fields [].
-        grid: N+1 levels.
-
-    Returns:
-        [N+1, N+1], entry [i, j] for the step from level i to level j; inf where j <= i, and from
-        a clean level (padding).
-    """
-    levels = grid.levels
-    rows = jax.vmap(jax.vmap(cost, (None, 0)), (0, None))(levels, levels)
-    count = levels.t.shape[0]
-    cleaner = jnp.arange(count)[:, None] < jnp.arange(count)[None, :]
-    return jnp.where(cleaner & (levels.sigma > 0)[:, None], rows, jnp.inf)
 
 
 def least_cost_path(cost: Array, num_steps: int) -> LeastCost:
