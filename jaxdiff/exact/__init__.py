@@ -5,6 +5,15 @@ a test, and as the least loss that any network can reach.
 """
 
 from jaxdiff.exact.empirical import Empirical, empirical
+from jaxdiff.exact.heads import WithHeads, with_heads
 from jaxdiff.exact.mixture import GaussianMixture, gaussian, gaussian_mixture
 
-__all__ = ["Empirical", "GaussianMixture", "empirical", "gaussian", "gaussian_mixture"]
+__all__ = [
+    "Empirical",
+    "GaussianMixture",
+    "WithHeads",
+    "empirical",
+    "gaussian",
+    "gaussian_mixture",
+    "with_heads",
+]

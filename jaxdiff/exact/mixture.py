@@ -103,6 +103,19 @@ class GaussianMixture:
         share = jax.nn.softmax(log_joint, axis=-1)
         return _einsum("bm,bmd->bd", share, (sigma * z) ** 2 + alpha**2 * var)
 
+    def residual2(self, x_t: Array, level: NoiseLevel) -> Array:
+        """Var[eps | x_t] elementwise, [B, D]: what an NPR head of the exact mean should learn.
+
+        residual2 = sum_m p(m | x_t) ((sigma (z_m - z))^2 + alpha^2 diag(S_m^-1 C_m)),  z their mean
+        """
+        x_t, level = self._checked(x_t, level)
+        log_joint, z = self._components(x_t, level)
+        var = jnp.diagonal(self._gains(x_t, level), axis1=-2, axis2=-1)
+        share = jax.nn.softmax(log_joint, axis=-1)
+        apart = z - _einsum("bm,bmd->bd", share, z)[:, None]
+        alpha, sigma = (arrays.expand_to(a, z) for a in (level.alpha, level.sigma))
+        return _einsum("bm,bmd->bd", share, (sigma * apart) ** 2 + alpha**2 * var)
+
     def posterior(self, x_t: Array, level: NoiseLevel) -> "GaussianMixture":
         """p(x_0 | x_t): one mixture an example, to be mapped over by vmap.
 

@@ -46,8 +46,11 @@ class Table:
 
     def __call__(self, denoised: Denoised, level: NoiseLevel) -> Array:
         """The covariance, [] or [B] as the level's fields."""
-        scaled = jnp.interp(_place(level), self.log_snr, self.scaled)
-        return jnp.minimum(_noise_share(level) * scaled, self.most)
+        place = jnp.asarray(_place(level))
+        knots, held, most = (
+            jnp.asarray(a, place.dtype) for a in (self.log_snr, self.scaled, self.most)
+        )
+        return jnp.minimum(_noise_share(level) * jnp.interp(place, knots, held), most)
 
     def check(self, levels: NoiseLevel) -> None:
         """Raises ValueError where noisy levels lie beyond those of the table."""
@@ -174,8 +177,8 @@ def _noise_share(level: NoiseLevel) -> Array:
 def _of_noise(var_eps: Array, level: NoiseLevel, most: Any) -> Array:
     """The variance of x_0 from that of eps, [B, ...]."""
     ratio = expand_to(safe_divide(level.sigma, level.alpha) ** 2, var_eps)
-    signal = expand_to(jnp.asarray(level.alpha) > 0, var_eps) > 0
-    return jnp.clip(jnp.where(signal, ratio * var_eps, most), 0, most)
+    most = jnp.asarray(most, var_eps.dtype)
+    return jnp.clip(jnp.where(expand_to(level.alpha, var_eps) > 0, ratio * var_eps, most), 0, most)
 
 
 def _head(denoised: Denoised, name: str, variance: str) -> Array:

@@ -1,0 +1,321 @@
+"""Which reverse variance is best: small, large, analytic, NPR, SN or learned, at K of 1000 steps?
+
+    python experiments/analytic_dpm.py --data digits --out runs/analytic-digits
+    python experiments/analytic_dpm.py --data DIR --out runs/analytic-fashion --steps 6000
+        [--images 500] [--n 2000] [--quick]
+
+DIR is a directory of MNIST's format, such as Fashion-MNIST. On DDPM's linear chain of 1000 steps:
+
+1. a network that predicts eps, and heads for NPR and SN on it, the network as it was;
+2. a second network that learns its variance as well, by the hybrid loss: its mean is its own;
+3. second moments at all 1000 levels on training images, hence the analytic variance: "analytic" by
+   E eps_hat**2, as published, and "residual" by the error of the mean that the network has;
+4. bits/dim of unseen images for every variance and K, on even steps, on the path of least analytic
+   cost, and on that of the least bound; all on the same images and noise, so that differences are
+   known better than values: "gain" is what the analytic variance saves, with its standard error;
+5. samples by DDPM and DDIM: Frechet distance to unseen images, with its standard error over seeds.
+
+p(x_0 | x_1) counts grey values, with the deviation sigma_1 for small and large and with their own
+for the others. DDIM's own bound is infinite: at eta = 0 nothing is left to chance.
+
+Figures of {name}: experiments/figures/analytic_*.csv, and notebooks/04. The theory speaks of the
+likelihood under the exact mean; it says nothing of the distance of images.
+
+Hardware: digits 2 CPU cores, an hour; Fashion-MNIST a GPU, ten minutes.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import records
+import tyro
+from analytic_models import Models, trained
+from rich.console import Console
+from timing import table
+
+from jaxdiff import likelihood, metrics, plots, reverse, samplers, trajectory
+from jaxdiff.denoiser import clip_x0
+from jaxdiff.grids import from_steps
+from jaxdiff.reverse import Moments
+from jaxdiff.samplers import example_keys, sample, visible
+from jaxdiff.typing import Denoise, Grid, ReverseVariance
+
+__all__ = ["Bits", "Distance", "grids_of", "main", "variances"]
+
+LENGTHS = (10, 25, 100, 1000)
+"""Grids are padded with clean ends to one of these, so that few programs serve all K."""
+
+
+class Bits(NamedTuple):
+    """One cell of the table of likelihoods."""
+
+    path: str
+    variance: str
+    steps: int
+    bits: float
+    error: float
+    gain: float
+    gain_error: float
+
+
+class Distance(NamedTuple):
+    """One cell of the table of samples."""
+
+    forward: str
+    path: str
+    variance: str
+    steps: int
+    distance: float
+    error: float
+
+
+def variances(moments: Moments) -> dict[str, ReverseVariance]:
+    """Each kind of variance, by the name of its row."""
+    unit = {"data_range": (-1.0, 1.0)}
+    return {
+        "small": reverse.small(),
+        "large": reverse.large(),
+        "analytic": reverse.analytic(moments, **unit),
+        "residual": reverse.analytic(moments, by="residual", **unit),
+        "NPR": reverse.npr(**unit),
+        "SN": reverse.sn(**unit),
+        "learned": reverse.learned_range(),
+    }
+
+
+def grids_of(moments: Moments, chain: Grid, counts: tuple[int, ...]) -> dict[tuple[str, int], Grid]:
+    """The grids to compare, by (path, K), without the padding."""
+    total = chain.num_steps
+    found = {}
+    costs = {
+        "least cost": trajectory.analytic_costs(moments, chain),
+        "least bound": trajectory.bound_costs(moments, chain, reverse.analytic(moments)),
+    }
+    for count in counts:
+        steps = np.round(np.linspace(1, total, count))[::-1]
+        found["even", count] = from_steps(chain.schedule, steps)
+        if count < total:
+            for name, cost in costs.items():
+                path = trajectory.least_cost_path(cost, count).path
+                found[name, count] = trajectory.thin(chain, path)
+    return found
+
+
+def padded(grid: Grid) -> Grid:
+    """The grid with its clean end repeated, so that its length is one of a few."""
+    more = min(n for n in (*LENGTHS, grid.num_steps) if n >= grid.num_steps) - grid.num_steps
+    levels = jax.tree.map(lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], more)]), grid.levels)
+    return Grid(levels, grid.schedule, grid.prior_std)
+
+
+def bits(
+    models: Models, kinds: dict[str, ReverseVariance], grid: Grid, x: np.ndarray, batch: int
+) -> dict[str, np.ndarray]:
+    """Bits/dim of each image, by variance, on equal noise."""
+    keys, quantisation = jax.random.key(5), likelihood.quantised(models.bins)
+    found = {}
+    for name, variance in kinds.items():
+        last = None if name in ("small", "large") else variance
+        how = {"variance": variance, "last_std": last, "quantisation": quantisation}
+        rows = []
+        for first in range(0, len(x), batch):
+            part = jnp.asarray(x[first : first + batch])
+            own = example_keys(keys, len(part), first)
+            estimate = likelihood.elbo(own, models.of(name), part, padded(grid), **how)
+            rows.append(np.asarray(estimate.per_example))
+        found[name] = -np.concatenate(rows) / (x[0].size * np.log(2))
+    return found
+
+
+def bits_table(
+    models: Models,
+    kinds: dict[str, ReverseVariance],
+    grids: dict[tuple[str, int], Grid],
+    x: np.ndarray,
+    batch: int,
+) -> Iterator[Bits]:
+    """The rows of the table of likelihoods."""
+    for (path, count), grid in grids.items():
+        found = bits(models, kinds, grid, x, batch)
+        for name, values in found.items():
+            gap = values - found["analytic"]
+            yield Bits(path, name, count, *_mean(values), *_mean(gap))
+
+
+def drawn(
+    key: Any, denoise: Denoise, sampler: Any, grid: Grid, shape: tuple[int, ...], batch: int
+) -> np.ndarray:
+    """Samples, [N, D]."""
+    parts = []
+    for first in range(0, shape[0], batch):
+        size = (min(batch, shape[0] - first), *shape[1:])
+        keys = example_keys(key, size[0], first)
+        parts.append(np.asarray(sample(keys, denoise, padded(grid), size, sampler=sampler)))
+    return np.clip(np.concatenate(parts), -1, 1)
+
+
+def distance_table(
+    models: Models,
+    kinds: dict[str, ReverseVariance],
+    grids: dict[tuple[str, int], Grid],
+    real: np.ndarray,
+    *,
+    n: int,
+    seeds: int,
+    batch: int,
+    features: Callable[[np.ndarray], np.ndarray],
+) -> Iterator[Distance]:
+    """The rows of the table of samples."""
+    there = features(real)
+    for (path, count), grid in grids.items():
+        if path == "least bound":
+            continue
+        for forward, eta in (("DDPM", 1.0), ("DDIM", 0.0)):
+            for name, variance in kinds.items():
+                if forward == "DDIM" and name in ("large", "learned"):
+                    continue  # at eta = 0 as small: no noise
+                sampler = samplers.ddim(eta, variance, last_std=visible(1))
+                denoise, shape = clip_x0(models.of(name)), (n, *real.shape[1:])
+                keys = [jax.random.key(seed) for seed in range(seeds)]
+                sets = [drawn(key, denoise, sampler, grid, shape, batch) for key in keys]
+                found = [metrics.frechet_distance(features(x), there) for x in sets]
+                yield Distance(forward, path, name, count, *_mean(np.asarray(found)))
+
+
+def _mean(values: np.ndarray) -> tuple[float, float]:
+    """With its standard error, NaN of one value."""
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return float(np.mean(values)), float(error)
+
+
+def main(
+    data: str,
+    out: Path,
+    counts: tuple[int, ...] = (5, 10, 25, 50, 100, 1000),
+    sampled: tuple[int, ...] = (5, 10, 25, 50, 100),
+    steps: int = 6000,
+    head_steps: int = 3000,
+    points: int = 1000,
+    images: int = 448,
+    n: int = 898,
+    seeds: int = 3,
+    batch: int = 256,
+    quick: bool = False,
+) -> None:
+    """Prints the tables, and writes them and their pictures into a directory.
+
+    Args:
+        data: "digits" or a directory.
+        out: where models, likelihood.csv, samples.csv and pictures are written; models that are
+            there already are taken as they are.
+        counts: K of the table of likelihoods.
+        sampled: K of the table of samples.
+        steps: of training the network, and that which learns its variance.
+        head_steps: of training the heads.
+        points: training images that second moments are taken on, the papers' M.
+        images: unseen images whose bits/dim are measured.
+        n: samples a seed.
+        seeds: how many.
+        batch: images at once.
+        quick: everything as small as it can be.
+    """
+    if quick:
+        counts, sampled, steps, head_steps = (3, 10), (3,), 4, 4
+        points, images, n, seeds, batch = 8, 8, 16, 2, 8
+    console, began = Console(width=120), time.perf_counter()
+    models = trained(data, out, steps=steps, head_steps=head_steps, points=points, quick=quick)
+    console.print(f"models and moments: {time.perf_counter() - began:.0f} s")
+    kinds, heldout = variances(models.moments), models.heldout
+    grids = grids_of(models.moments, models.chain, tuple(sorted({*counts, *sampled})))
+    x = heldout[np.arange(min(images, len(heldout))) * len(heldout) // min(images, len(heldout))]
+    rows: list[Any] = []
+    for row in bits_table(models, kinds, _only(grids, counts), x, batch):
+        rows.append(row)
+        records.write(out / "likelihood.csv", rows)
+    console.print(bits_rows(rows))
+    console.print(f"likelihoods: {time.perf_counter() - began:.0f} s")
+    flat = lambda a: a.reshape(len(a), -1)  # noqa: E731
+    features = flat if heldout[0].size <= 64 else metrics.fit_pca(heldout, 64)
+    scores: list[Any] = []
+    how = {"n": n, "seeds": seeds, "batch": batch, "features": features}
+    for score in distance_table(models, kinds, _only(grids, sampled), heldout, **how):
+        scores.append(score)
+        records.write(out / "samples.csv", scores)
+    floor = [
+        metrics.frechet_distance(features(models.train[i :: max(len(models.train) // n, 1)][:n]),
+                                 features(heldout)) for i in range(seeds)
+    ]  # fmt: skip
+    console.print(distance_rows(scores, _mean(np.asarray(floor))))
+    pictures(out, models, kinds, grids, sampled)
+    console.print(f"all: {time.perf_counter() - began:.0f} s")
+
+
+def _only(grids: dict[tuple[str, int], Grid], counts: tuple[int, ...]) -> dict:
+    return {where: grid for where, grid in grids.items() if where[1] in counts}
+
+
+def bits_rows(rows: list[Bits]) -> Any:
+    """The table of likelihoods: K across, variances down."""
+    counts = sorted({r.steps for r in rows})
+    found = {(r.path, r.variance, r.steps): r for r in rows}
+    lines = []
+    for path, name in dict.fromkeys((r.path, r.variance) for r in rows):
+        mine = [found.get((path, name, count)) for count in counts]
+        cells = ["" if r is None else f"{r.bits:.3f} ({r.gain:+.3f} ± {r.gain_error:.3f})"
+                 for r in mine]  # fmt: skip
+        lines.append([f"{path}, {name}", *cells])
+    title = "bits/dim, and by how much more than the analytic variance on the same path"
+    return table(title, ["path, variance", *(f"K = {c}" for c in counts)], lines)
+
+
+def distance_rows(scores: list[Distance], floor: tuple[float, float]) -> Any:
+    """The table of samples."""
+    counts = sorted({s.steps for s in scores})
+    found = {(s.forward, s.path, s.variance, s.steps): s for s in scores}
+    lines = []
+    for row in dict.fromkeys((s.forward, s.path, s.variance) for s in scores):
+        mine = [found.get((*row, count)) for count in counts]
+        cells = ["" if s is None else f"{s.distance:.2f} ± {s.error:.2f}" for s in mine]
+        lines.append([", ".join(row), *cells])
+    title = f"Frechet distance; of as many training images {floor[0]:.2f} ± {floor[1]:.2f}"
+    return table(title, ["forward, path, variance", *(f"K = {c}" for c in counts)], lines)
+
+
+def pictures(
+    out: Path,
+    models: Models,
+    kinds: dict[str, ReverseVariance],
+    grids: dict[tuple[str, int], Grid],
+    counts: tuple[int, ...],
+) -> None:
+    """Samples of each variance at the second smallest K, and the paths."""
+    count = sorted(counts)[min(1, len(counts) - 1)]
+    rows = []
+    for name, variance in kinds.items():
+        sampler = samplers.ddpm(variance, last_std=visible(1))
+        shape = (12, *models.heldout.shape[1:])
+        how = (clip_x0(models.of(name)), sampler, grids["even", count], shape, 12)
+        rows.append(drawn(jax.random.key(9), *how))
+    plots.sample_grid(np.concatenate(rows), out / "samples.png", columns=12)
+    paths = {
+        f"{path}, K = {k}": np.asarray(grid.levels.t[:-1])
+        for (path, k), grid in grids.items()
+        if k == count
+    }
+    x = {name: np.linspace(1, 0, len(t)) for name, t in paths.items()}
+    plots.curves(
+        {name: (x[name], t) for name, t in paths.items()},
+        out / "paths.png",
+        xlabel="share of the steps still to come",
+        ylabel="step of the chain",
+    )
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
