@@ -2,6 +2,7 @@
 
 from jaxdiff.plots.canvas import FORMATS
 from jaxdiff.plots.lines import curves, loss_curve, read_log, scatter
+from jaxdiff.plots.moments import moment_curves
 from jaxdiff.plots.mosaic import sample_grid
 from jaxdiff.plots.tables import likelihood_table, metrics_table, metrics_text
 from jaxdiff.plots.terms import bound_terms, likelihood_histogram
@@ -15,6 +16,7 @@ __all__ = [
     "loss_curve",
     "metrics_table",
     "metrics_text",
+    "moment_curves",
     "read_log",
     "sample_grid",
     "scatter",

@@ -5,11 +5,13 @@ from jaxdiff.training.checkpoint import Checkpoints, latest_step, restore
 from jaxdiff.training.grid_objectives import to_data, to_reference
 from jaxdiff.training.learn_grid import Learned, learn_grid, mean_objective, numbers_of
 from jaxdiff.training.loop import Fit, check, fit
+from jaxdiff.training.moment_file import read_moments, write_moments
 from jaxdiff.training.objective import (
     augmented,
     classification_loss,
     denoising_loss,
-    importance_denoising_loss,
+    importance_loss_of,
+    loss_of,
     scaled,
 )
 from jaxdiff.training.optim import adam, lamb
@@ -29,19 +31,22 @@ __all__ = [
     "denoising_loss",
     "ema",
     "fit",
-    "importance_denoising_loss",
+    "importance_loss_of",
     "init_state",
     "lamb",
     "latest_step",
     "learn_grid",
+    "loss_of",
     "make_train_step",
     "mean_objective",
     "numbers_of",
     "optim",
     "parallel",
+    "read_moments",
     "restore",
     "rundir",
     "scaled",
     "to_data",
     "to_reference",
+    "write_moments",
 ]
