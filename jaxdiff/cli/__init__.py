@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "train": "train a model on digits or on a file, into a run directory",
     "classifier": "train a classifier of noisy images, for guidance",
     "learn-grid": "learn where a few steps of a sampler should be",
+    "estimate-variance": "estimate the best variance of the reverse steps",
     "sample": "draw samples from a run, as .npz and as a picture",
     "evaluate": "compare samples with real data: distances, precision, recall, copies",
     "likelihood": "how probable real data are to a model: bits/dim with their errors",
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = (given[0], given[1:]) if given else ("--help", [])
     if command in ("-h", "--help"):
-        lines = "\n".join(f"  {name:10} {what}" for name, what in COMMANDS.items())
+        lines = "\n".join(f"  {name:17} {what}" for name, what in COMMANDS.items())
         sys.stdout.write(_HELP.format(commands=lines))
         return 0
     if command == "--version":

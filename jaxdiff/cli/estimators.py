@@ -10,11 +10,11 @@ import jax.numpy as jnp
 
 from jaxdiff import likelihood
 from jaxdiff.arrays import check_range
+from jaxdiff.cli.variances import Chosen
 from jaxdiff.config import Config, build
 from jaxdiff.config.fields import GridName
 from jaxdiff.denoiser import clip_x0
 from jaxdiff.likelihood import Estimate, Quantisation
-from jaxdiff.reverse import VARIANCES
 from jaxdiff.samplers.integrators import ODE_SOLVERS, integrator
 from jaxdiff.schedules import whole_steps
 from jaxdiff.typing import Denoise, Grid, Schedule
@@ -38,12 +38,11 @@ class BoundFlags:
     of a bin can cost more than it tells: look at the picture of the terms."""
     grid: GridName | None = None
     """Which levels they visit; the run's configuration says which unless given."""
-    variance: Literal[tuple(VARIANCES)] | None = None  # type: ignore[valid-type]
-    """That of the model's steps; small unless given."""
     eta: float | None = None
     """How much noise the steps add, in (0, 1]: 1, as DDPM, unless given."""
     last_std: float | None = None
-    """The deviation of the last step, onto the data; its own noise unless given."""
+    """The deviation of the last step, onto the data, unless given: that of --variance where this is
+    analytic, npr or sn, else the noise of the level that it leaves."""
     clip: bool = False
     """Whether the estimate of the data is held to [-1, 1]."""
 
@@ -76,15 +75,28 @@ def given(flags: Any) -> dict[str, Any]:
 
 
 def bound(
-    flags: BoundFlags, config: Config, quantisation: Quantisation | None, draws: int
+    flags: BoundFlags,
+    chosen: Chosen,
+    config: Config,
+    quantisation: Quantisation | None,
+    draws: int,
 ) -> tuple[Estimator, str, Grid]:
     """The estimator of --method elbo, how it works in words, and its grid."""
-    steps = flags.steps or whole_steps(build.build_schedule(config)) or _STEPS
-    name = flags.grid or config.sampling.grid
-    grid = build.build_grid(config, name, steps)
-    options = {k: v for k, v in given(flags).items() if k in ("variance", "eta", "last_std")}
-    words = [f"{steps} steps {name}", *(f"{k} {v}" for k, v in options.items())]
+    steps, name = flags.steps, flags.grid or config.sampling.grid
+    if chosen.fine is None:
+        steps = steps or whole_steps(build.build_schedule(config)) or _STEPS
+        grid = build.build_grid(config, name, steps)
+        words = [f"{steps} steps {name}"]
+    else:
+        grid = chosen.steps(steps or chosen.fine.num_steps)
+        words = [f"{grid.num_steps} steps"]
+    options = {k: v for k, v in given(flags).items() if k in ("eta", "last_std")}
+    words += [*chosen.words, *(f"{k} {v}" for k, v in options.items())]
     words += ["clipped"] if flags.clip else []
+    if chosen.optimal:
+        options.setdefault("last_std", chosen.variance)
+    if chosen.variance is not None:
+        options["variance"] = chosen.variance
     options |= {"quantisation": quantisation, "draws": draws}
 
     def estimator(keys: jax.Array, denoise: Denoise, x: jax.Array) -> Estimate:

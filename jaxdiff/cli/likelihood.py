@@ -14,8 +14,7 @@ from rich.console import Console
 
 from jaxdiff import likelihood, plots
 from jaxdiff.arrays import check_range
-from jaxdiff.cli import estimates, estimators, outputs, runs
-from jaxdiff.cli.say import say
+from jaxdiff.cli import estimates, estimators, outputs, runs, variances
 from jaxdiff.config import ClassifierConfig, Config, build
 from jaxdiff.data import Dataset
 from jaxdiff.likelihood import Estimate, Quantisation
@@ -44,7 +43,7 @@ class Likelihood:
     example) or by random probes. Data of whole numbers are given bits of whole numbers: the ODE's
     by uniform dequantisation. Example i's numbers depend on the seed and i, not on the batch:
     those of elbo up to rounding, those of the ODE within its tolerance. The options from --steps to
-    --clip are of elbo, those from --probes on of the ODE.
+    --trajectory are of elbo, those from --probes on of the ODE.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -86,6 +85,9 @@ class Likelihood:
     bound: Annotated[estimators.BoundFlags, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=estimators.BoundFlags
     )
+    reverse: Annotated[variances.VarianceFlags, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=variances.VarianceFlags
+    )
     flow: Annotated[estimators.FlowFlags, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=estimators.FlowFlags
     )
@@ -98,18 +100,19 @@ def main(arguments: Sequence[str]) -> int:
     run, console = runs.open_run(args.run), Console(stderr=True)
     if isinstance(run.config.model, ClassifierConfig):
         raise ValueError(f"{args.run} holds a classifier, which knows no density of the data")
-    config = _single_precision(run.config, console)
-    dataset = _dataset(args, config)
+    config = runs.single_precision(run.config, console)
+    dataset = runs.load(config, args.data, args.value_range, args.split)
     labels = _labels(args, config, dataset)
     x = dataset.images(args.n)
     quantisation = _quantisation(args, dataset, x)
     common = config, quantisation, args.draws
-    if args.method == "elbo":
-        estimator, how, grid = estimators.bound(args.bound, *common)
-    else:
-        (estimator, how), grid = estimators.flow(args.method, args.flow, *common), None
     state = run.restore(args.checkpoint)
     weights = runs.weights(config, state, raw=args.raw, ema=args.ema)
+    if args.method == "elbo":
+        chosen = variances.choose(args.reverse, run, weights)
+        estimator, how, grid = estimators.bound(args.bound, chosen, *common)
+    else:
+        (estimator, how), grid = estimators.flow(args.method, args.flow, *common), None
     denoise = build.build_denoiser(config, weights)
     estimate = _estimate(args, estimator, denoise, x, labels, console)
     what = f"{dataset.name}, {args.split}"
@@ -129,6 +132,7 @@ def _check(args: Likelihood) -> None:
     given = {
         **estimators.given(args),
         **estimators.given(args.bound),
+        **estimators.given(args.reverse),
         **estimators.given(args.flow),
     }
     for name, least in _LEAST.items():
@@ -144,7 +148,9 @@ def _check(args: Likelihood) -> None:
     runs.check_average(raw=args.raw, ema=args.ema)
     outputs.check("--out", args.out, (".csv", ".json"))
     outputs.check("--plot", args.plot, [f".{kind}" for kind in plots.FORMATS])
-    foreign = [*estimators.given(args.flow if args.method == "elbo" else args.bound)]
+    variances.check(args.reverse, args.bound.grid)
+    foreign = [args.flow] if args.method == "elbo" else [args.bound, args.reverse]
+    foreign = [name for flags in foreign for name in estimators.given(flags)]
     if args.method == "ode-exact":
         foreign += sorted(given.keys() & {"probes", "distribution"})
     if foreign:
@@ -156,46 +162,18 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _single_precision(config: Config, console: Console) -> Config:
-    """The configuration with a network that computes in float32."""
-    dtype = getattr(config.model, "dtype", None)
-    if dtype not in ("bfloat16", "float16"):
-        return config
-    say(console, f"the network was trained in {dtype} and is evaluated in float32")
-    model = dataclasses.replace(config.model, dtype="float32")
-    return dataclasses.replace(config, model=model)
-
-
-def _dataset(args: Likelihood, config: Config) -> Dataset:
-    part = runs.other_data(config.data, args.data, args.value_range)
-    dataset = build.load_data(part, args.split)
-    if dataset.example_shape != tuple(config.data.shape):
-        raise ValueError(
-            f"{dataset.name} holds examples {list(dataset.example_shape)}, the model is of"
-            f" {list(config.data.shape)}"
-        )
-    return dataset
-
-
 def _labels(args: Likelihood, config: Config, dataset: Dataset) -> np.ndarray | None:
     """The label of each example that is asked for, -1 for none; None for an unconditional model."""
-    classes = len(config.data.label_counts)
+    classes = config.data.label_counts
     if args.labels and not classes:
         raise ValueError("--labels: the model was trained without labels")
     if not classes:
         return None
     if not args.labels:
-        if config.loss.cond_dropout == 0:
-            raise ValueError(
-                "the model was trained with loss.cond_dropout 0, so that it knows nothing without"
-                " a label: give --labels"
-            )
-        return np.full(len(dataset) if args.n is None else min(args.n, len(dataset)), -1, np.int32)
-    labels = dataset.labels(args.n)
+        return runs.no_labels(config, dataset, args.n)
+    labels = runs.own_labels(config, dataset, args.n)
     if labels is None:
         raise ValueError(f"--labels: {dataset.name} has none")
-    if labels.max() >= classes:
-        raise ValueError(f"--labels must be in 0..{classes - 1}, got {labels.max()} in the data")
     return labels
 
 

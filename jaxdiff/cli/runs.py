@@ -5,15 +5,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from rich.console import Console
 
 from jaxdiff import config as configs
 from jaxdiff import training
+from jaxdiff.cli.say import say
 from jaxdiff.config import Config, build
 from jaxdiff.config.fields import DataConfig
-from jaxdiff.data import readers
+from jaxdiff.data import Dataset, readers
 from jaxdiff.training import rundir
 
-__all__ = ["Run", "check_average", "open_run", "other_data", "read_config", "weights"]
+__all__ = [
+    "Run",
+    "check_average",
+    "load",
+    "no_labels",
+    "open_run",
+    "other_data",
+    "own_labels",
+    "read_config",
+    "single_precision",
+    "weights",
+]
 
 
 class Run(NamedTuple):
@@ -107,3 +121,56 @@ def weights(config: Config, state: training.TrainState, *, raw: bool, ema: float
     """The parameters that flags ask for: themselves, or an average of theirs."""
     check_average(raw=raw, ema=ema)
     return state.params if raw else build.averaged(config, state, ema)
+
+
+def load(
+    config: Config, source: str | None, value_range: tuple[float, float] | None, split: str
+) -> Dataset:
+    """A part of the run's data or of others, as `other_data` has it, of the model's shape.
+
+    Raises:
+        ValueError: examples of another shape.
+    """
+    dataset = build.load_data(other_data(config.data, source, value_range), split)
+    if dataset.example_shape != tuple(config.data.shape):
+        raise ValueError(
+            f"{dataset.name} holds examples {list(dataset.example_shape)}, the model is of"
+            f" {list(config.data.shape)}"
+        )
+    return dataset
+
+
+def own_labels(config: Config, dataset: Dataset, n: int | None) -> np.ndarray | None:
+    """The labels of `dataset.images(n)`, None without any.
+
+    Raises:
+        ValueError: a label that the model does not know.
+    """
+    labels, classes = dataset.labels(n), len(config.data.label_counts)
+    if labels is not None and labels.max() >= classes:
+        raise ValueError(f"--labels must be in 0..{classes - 1}, got {labels.max()} in the data")
+    return labels
+
+
+def no_labels(config: Config, dataset: Dataset, n: int | None) -> np.ndarray:
+    """-1, by which a conditional model is asked without a label, for each of `dataset.images(n)`.
+
+    Raises:
+        ValueError: the model knows nothing without a label.
+    """
+    if config.loss.cond_dropout == 0:
+        raise ValueError(
+            "the model was trained with loss.cond_dropout 0, so that it knows nothing without"
+            " a label: give --labels"
+        )
+    return np.full(len(dataset) if n is None else min(n, len(dataset)), -1, np.int32)
+
+
+def single_precision(config: Config, console: Console) -> Config:
+    """The configuration with a network that computes in float32."""
+    dtype = getattr(config.model, "dtype", None)
+    if dtype not in ("bfloat16", "float16"):
+        return config
+    say(console, f"the network was trained in {dtype} and is evaluated in float32")
+    model = dataclasses.replace(config.model, dtype="float32")
+    return dataclasses.replace(config, model=model)

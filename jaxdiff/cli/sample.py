@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from jaxdiff import plots
-from jaxdiff.cli import guiding, outputs, runs
+from jaxdiff.cli import guiding, outputs, runs, variances
 from jaxdiff.cli.say import say
 from jaxdiff.config import build
 from jaxdiff.config.fields import SamplerName
@@ -22,7 +22,7 @@ from jaxdiff.config.networks import ClassifierConfig
 from jaxdiff.data import npz
 from jaxdiff.grids import GRIDS, from_steps
 from jaxdiff.samplers import example_keys, sample
-from jaxdiff.typing import Grid
+from jaxdiff.typing import Grid, Sampler
 
 __all__ = ["main", "spread_labels"]
 
@@ -69,6 +69,13 @@ class Sample:
     """The step of the checkpoint to use, or "best"; the newest unless given."""
     chunk: int = 256
     """How many are drawn at once."""
+    last_values: Literal[1, 2, "none"] | None = None
+    """How many of 256 values the noise that reaches the cleanest level may come to on average, with
+    ddpm or ddim; as published unless given: with analytic, npr or sn 2 for ddpm on linear betas,
+    else 1, and none with the others."""
+    reverse: Annotated[variances.VarianceFlags, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=variances.VarianceFlags
+    )
     guided: Annotated[guiding.GuidanceFlags, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=guiding.GuidanceFlags
     )
@@ -88,14 +95,11 @@ def main(arguments: Sequence[str]) -> int:
         args = _as_learned(args, file)
     guide = guiding.guide(args.guided, run)
     labels = _labels(args, guiding.label_counts(args.guided, run.config))
-    part = run.config.sampling
-    sampler = build.build_sampler(args.sampler or part.sampler, eta=args.eta)
-    if file is not None:
-        grid = _on_schedule(args, run, file)
-    else:
-        grid = build.build_grid(run.config, args.grid or part.grid, args.steps or part.steps)
     state = run.restore(args.checkpoint)
     weights = runs.weights(run.config, state, raw=args.raw, ema=args.ema)
+    chosen = variances.choose(args.reverse, run, weights)
+    sampler = _sampler(args, run, chosen)
+    grid = _grid(args, run, chosen, file)
     x = _draw(args, run, weights, sampler, grid, labels, guide)
     npz.write(args.out, x, labels)
     if args.plot is not None:
@@ -113,6 +117,7 @@ def _check(args: Sample) -> None:
     if not 0 <= args.seed < 2**63:
         raise ValueError(f"--seed must lie in 0 <= seed < 2**63, got {args.seed}")
     runs.check_average(raw=args.raw, ema=args.ema)
+    variances.check(args.reverse, args.grid)
     outputs.check("--out", args.out, (".npz",))
     outputs.check("--plot", args.plot, [f".{kind}" for kind in plots.FORMATS])
     if args.grid is not None and not _is_file(args.grid) and args.grid not in GRIDS:
@@ -132,6 +137,26 @@ def _grid_file(args: Sample, run: runs.Run) -> GridFile | None:
     if args.steps not in (None, len(file.t)):
         raise ValueError(f"--steps {args.steps}: {args.grid} holds {len(file.t)} steps")
     return file
+
+
+def _sampler(args: Sample, run: runs.Run, chosen: variances.Chosen) -> Sampler:
+    name, options = args.sampler or run.config.sampling.sampler, {"eta": args.eta}
+    if chosen.variance is not None or args.last_values is not None:
+        if name not in ("ddpm", "ddim"):
+            flag = "--last-values" if chosen.variance is None else "--variance"
+            raise ValueError(f"{flag} is of the samplers ddpm and ddim, got {name}")
+        last = variances.last_std(args.last_values, args.reverse, name, run.config)
+        options |= {"variance": chosen.variance, "last_std": last}
+    return build.build_sampler(name, **options)
+
+
+def _grid(args: Sample, run: runs.Run, chosen: variances.Chosen, file: GridFile | None) -> Grid:
+    part = run.config.sampling
+    if file is not None:
+        return _on_schedule(args, run, file)
+    if chosen.fine is not None:
+        return chosen.steps(args.steps or part.steps)
+    return build.build_grid(run.config, args.grid or part.grid, args.steps or part.steps)
 
 
 def _on_schedule(args: Sample, run: runs.Run, file: GridFile) -> Grid:

@@ -52,7 +52,7 @@ def optimal_grid(
     Source: Bao et al. 2022, arXiv:2201.06503, section 4, and its code for what is above 1, which
         stops where more than half of the levels are; here the cleanest level stays.
     """
-    total = _check(moments, grid, num_steps)
+    total, num_steps = _check(moments, grid, num_steps), int(num_steps)
     cost = analytic_costs(analytic(moments, by=by, data_range=data_range), grid)
     bad = _costless(moments, by)
     if bad and 1 < num_steps < total:
