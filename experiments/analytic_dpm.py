@@ -24,7 +24,6 @@ likelihood under the exact mean; it says nothing of the distance of images.
 Hardware: digits 2 CPU cores, an hour; Fashion-MNIST a GPU, ten minutes.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,19 +90,16 @@ def variances(moments: Moments) -> dict[str, ReverseVariance]:
 
 def grids_of(moments: Moments, chain: Grid, counts: tuple[int, ...]) -> dict[tuple[str, int], Grid]:
     """The grids to compare, by (path, K), without the padding."""
-    total = chain.num_steps
-    found = {}
-    costs = {
-        "least cost": trajectory.analytic_costs(moments, chain),
-        "least bound": trajectory.bound_costs(moments, chain, reverse.analytic(moments)),
-    }
+    total, found = chain.num_steps, {}
+    analytic = reverse.analytic(moments)
+    cost = trajectory.bound_costs(moments, chain, analytic, last_std=analytic)
     for count in counts:
         steps = np.round(np.linspace(1, total, count))[::-1]
         found["even", count] = from_steps(chain.schedule, steps)
         if count < total:
-            for name, cost in costs.items():
-                path = trajectory.least_cost_path(cost, count).path
-                found[name, count] = trajectory.thin(chain, path)
+            found["least cost", count] = trajectory.optimal_grid(moments, chain, count)
+            path = trajectory.least_cost_path(cost, count).path
+            found["least bound", count] = trajectory.thin(chain, path)
     return found
 
 

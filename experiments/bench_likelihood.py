@@ -274,7 +274,10 @@ def main(
         n, images, tolerance, rounds, separate, steps, train = 20, 20, 1e-2, 1, 1, 4, 10
     console = Console(width=150)
     given = cases(n, images, train, quick)
-    rows = [likelihood_row(case, tolerance, rounds, separate) for case in given]
+    rows = []
+    for case in given:  # each row as it comes, for the next may take ten minutes
+        rows.append(likelihood_row(case, tolerance, rounds, separate))
+        console.log(" | ".join(rows[-1]))
     columns = ["log-likelihood", "ours, s (calls)", "host, s (calls)", "network alone, s"]
     columns += ["compiling, s", "host / ours", "one by one / ours", "errors, nats", "goal 5"]
     console.print(table(f"one program against SciPy, rtol = atol = {tolerance:g}", columns, rows))

@@ -68,14 +68,18 @@ def test_unequal_directions_give_their_average(eta, x64):
     levels = CHAIN(jnp.array([1000.0, 400.0, 20.0]))
     gamma = np.mean([gamma_of(c, levels) for c in spread], axis=0)
     variance = analytic(moments_of_gamma(levels, gamma))
-    t, s = (CHAIN(jnp.asarray([400.0])) for _ in range(2))
-    s = CHAIN(jnp.asarray([20.0]))
+    t, s = CHAIN(jnp.asarray([400.0])), CHAIN(jnp.asarray([20.0]))
     ours = variance.std(source(jnp.ones((1, 3)), t), t=t, s=s, eta=eta) ** 2
     each = [joint_variance(t, s, eta, c)[0] for c in spread]
     np.testing.assert_allclose(ours, np.mean(each, axis=0), rtol=1e-10)
-    # and each direction's own, where the covariance is given
-    own = optimal(lambda d, level: jnp.asarray(spread)[None] * 0.16 / (level.sigma[:, None] ** 2))
-    assert own.std(source(jnp.ones((1, 3)), t), t=t, s=s, eta=eta).shape == (1, 3)
+    # and each direction's own, where the covariance is given for each
+    own = optimal(
+        lambda d, level: (
+            spread[None] * (level.sigma**2 / (level.alpha**2 * spread + level.sigma**2))
+        )
+    )
+    ours = own.std(source(jnp.ones((1, 3)), t), t=t, s=s, eta=eta) ** 2
+    np.testing.assert_allclose(ours[0], np.ravel(each), rtol=1e-10)
 
 
 @pytest.mark.parametrize("num_steps", [5, 10, 20, 50, 100, 1000])
@@ -192,7 +196,7 @@ def test_a_biased_mean(x64):
         heads = {"residual2": source.residual2(x_t, level) + b**2}
         return Denoised(x0, eps, heads | {"eps2": source.eps2(x_t, level)})
 
-    t, s = CHAIN(jnp.full(5, 300.0)), CHAIN(jnp.full(5, 100.0))
+    t = CHAIN(jnp.full(5, 300.0))
     x_t = jnp.linspace(-1, 1, 5)[:, None]
     d, true = biased(x_t, t), exact.with_heads(source)(x_t, t)
     ratio = ((t.sigma / t.alpha) ** 2)[:, None]
