@@ -20,6 +20,7 @@ SHAPES |= {"unet": (32, 32, 3), "dit": (16, 16, 3)}
 PUBLISHED = {"edm-cifar10": 32, "edm-ncsnpp-cifar10": 32, "adm-imagenet64": 64}
 PUBLISHED |= {"su-a": 128, "su-b": 128}
 SHAPES |= {name: (size, size, 3) for name, size in {"ddpm-cifar10": 32, **PUBLISHED}.items()}
+SHAPES |= {"improved-cifar10": (32, 32, 3)}
 
 
 def at(name, shape=None, counts=(3, 4), **parts):
@@ -109,7 +110,14 @@ def test_ddpm_cifar10_has_the_published_number_of_parameters():
 
 
 # Those of published networks are large, and have `test_presets`.
-@pytest.mark.parametrize("name", [name for name in configs.PRESETS if name not in PUBLISHED])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "improved-cifar10"))
+        for name in configs.PRESETS
+        if name not in PUBLISHED
+    ],
+)
 def test_presets_trace_a_step(name):
     config = at(name)
     state = jax.eval_shape(lambda: build.build_state(config))

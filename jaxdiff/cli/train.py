@@ -18,7 +18,7 @@ from rich.console import Console
 
 from jaxdiff import config as configs
 from jaxdiff import data, training
-from jaxdiff.cli import monitor, runs
+from jaxdiff.cli import monitor, runs, stages
 from jaxdiff.cli.say import say
 from jaxdiff.config import Config, build
 from jaxdiff.training import interrupt, rundir, speed
@@ -30,6 +30,7 @@ _FREE = ("training.steps", "training.seconds", "training.log_every", "training.s
 _FREE += ("training.keep", "training.evaluate", "training.heldout", "training.samples")
 _FREE += ("training.best", "training.tensorboard", "training.explode", "training.devices")
 _FREE += ("data.source", "sampling.")
+_FREE += ("data.bins",)  # follows from the data; older runs do not say it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Train:
     [N,H,W] or [N,D], uint8 or floats in [-1, 1], and if wanted labels y: [N]; of an .npy file with
     such an x; of a directory or file of MNIST's format (idx) or CIFAR's (binary); of a folder of
     pictures, whose own folders are classes. A preset is a recipe, chosen by the data unless named;
-    every value of it can be set by its dotted name, as listed below.
+    every value of it can be set by its dotted name, as listed below. The presets npr and sn are
+    second stages: they put a head for the variance on the model of another run, --from RUN.
     Ctrl-C and SIGTERM save a checkpoint and end; the same command with --resume goes on.
     """
 
@@ -48,8 +50,10 @@ class Train:
     """"digits" or a path; comes first."""
     out: Path | None = None
     """The run directory to write: config.json, log.csv, checkpoints/."""
-    preset: Literal[tuple(configs.PRESETS)] | None = None  # type: ignore[valid-type]
+    preset: Literal[(*configs.PRESETS, *configs.STAGES)] | None = None  # type: ignore[valid-type]
     """The recipe to begin from."""
+    begins: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """The run whose model a second stage is put on."""
     steps: int | None = None
     """How many steps to train."""
     seconds: float | None = None
@@ -117,6 +121,7 @@ def train(args: Train, base: Config, stored: Config | None) -> int:
     if args.out is not None:
         rundir.check_writable(args.out)
     abstract = build.check(config, dataset.batch_at(0))
+    first = stages.source(args.out, config, abstract, resume=args.resume)
     if args.dry_run:
         sys.stdout.write(f"{json.dumps(configs.to_json(config), indent=2)}\n")
         return 0
@@ -129,7 +134,7 @@ def train(args: Train, base: Config, stored: Config | None) -> int:
         f"{len(dataset)} examples {list(config.data.shape)} of {args.data}, preset "
         f"{config.preset}, {size:,} parameters, {jax.device_count()} x {jax.default_backend()}",
     )
-    return _run(args, config, dataset, console)
+    return _run(args, config, dataset, first, console)
 
 
 def _check_watching(config: Config) -> None:
@@ -154,12 +159,16 @@ def _base(arguments: list[str]) -> tuple[Config, Config | None]:
     they are parsed.
     """
     named, stored = value_of("--preset", arguments), resumed(arguments)
+    begins = value_of("--from", arguments)
     if stored is not None:
         if isinstance(stored.model, configs.ClassifierConfig):
             raise ValueError("--out holds a classifier: jaxdiff classifier resumes it")
         if named not in (None, stored.preset):
             raise ValueError(f"--preset {named}: the run was begun with preset {stored.preset}")
+        stages.check_same(stored, begins)
         return stored, stored
+    if begins is not None or named in configs.STAGES:
+        return stages.base(named, begins), None
     if named is not None:
         return configs.preset(named), None
     if not arguments or arguments[0].startswith("-"):
@@ -252,13 +261,17 @@ def _call(args: Train, config: Config) -> dict[str, Any]:
     }
 
 
-def _run(args: Train, config: Config, dataset: Any, console: Console) -> int:
+def _run(
+    args: Train, config: Config, dataset: Any, first: runs.Run | None, console: Console
+) -> int:
     """Trains, and says what came of it."""
     part = config.training
     mesh = training.parallel.mesh(part.devices, batch_size=part.batch_size)
     with interrupt.catch() as caught, data.prefetch(dataset, ahead=_ahead(dataset)) as batches:
         step = build.build_step(config)
         state = jax.jit(lambda: build.build_state(config))()
+        if first is not None:
+            state = stages.begun(state, first)
         done = training.fit(
             step,
             state,

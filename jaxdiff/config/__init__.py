@@ -5,6 +5,7 @@
 
 from jaxdiff.config.codec import changes, from_json, to_json
 from jaxdiff.config.fields import (
+    HEADS,
     SCHEDULES,
     Config,
     DataConfig,
@@ -14,6 +15,7 @@ from jaxdiff.config.fields import (
     SamplingConfig,
     ScheduleConfig,
     TrainingConfig,
+    VarianceConfig,
 )
 from jaxdiff.config.networks import (
     MODELS,
@@ -26,13 +28,15 @@ from jaxdiff.config.networks import (
     SuBConfig,
     UNetConfig,
 )
-from jaxdiff.config.presets import CLASSIFIER, PRESETS, preset, preset_for
+from jaxdiff.config.presets import CLASSIFIER, PRESETS, STAGES, preset, preset_for
 
 __all__ = [
     "CLASSIFIER",
+    "HEADS",
     "MODELS",
     "PRESETS",
     "SCHEDULES",
+    "STAGES",
     "ClassifierConfig",
     "Config",
     "DataConfig",
@@ -49,6 +53,7 @@ __all__ = [
     "SuBConfig",
     "TrainingConfig",
     "UNetConfig",
+    "VarianceConfig",
     "changes",
     "from_json",
     "preset",

@@ -23,10 +23,12 @@ from jaxdiff.data import Dataset
 from jaxdiff.denoiser import Denoiser, clip_x0
 from jaxdiff.grids import GRIDS
 from jaxdiff.samplers import make_sampler
+from jaxdiff.training.comparison import leaf_differences, leaves
 from jaxdiff.typing import Denoise, Grid, Sampler
 
 __all__ = [
     "averaged",
+    "begin",
     "build_classifier",
     "build_data",
     "build_denoise",
@@ -73,7 +75,10 @@ def build_data(config: Config) -> tuple[Config, Dataset]:
     if config.data.labels and dataset.y is not None:
         counts = tuple(np.bincount(dataset.y, minlength=dataset.num_classes).tolist())
     found = dataclasses.replace(
-        config.data, shape=tuple(dataset.example_shape), label_counts=counts
+        config.data,
+        shape=tuple(dataset.example_shape),
+        label_counts=counts,
+        bins=dataset.bins,
     )
     _check_shape(config, found.shape)
     if config.data.augment and len(found.shape) != 3:
@@ -156,6 +161,30 @@ def build_state(config: Config) -> training.TrainState:
         hyper={"lr": part.lr, "ema_decay": ema_decays(config), "warmup": part.warmup},
         aux=losses.loss_history() if config.loss.times == "importance" else (),
     )
+
+
+def begin(state: training.TrainState, variables: Any) -> training.TrainState:
+    """The state of a network with heads that begins from trained variables.
+
+    Args:
+        state: as `build_state` made it.
+        variables: {"params": ...}, of its backbone, or of one with heads, which are left behind.
+
+    Returns:
+        The state whose backbone, averages included, is as trained.
+
+    Raises:
+        ValueError: parameters of other names or shapes.
+    """
+    params = variables["params"]
+    params = params.get("backbone", params)
+    old = state.params["params"]
+    differences = leaf_differences(leaves(params), leaves(old["backbone"]))
+    if differences:
+        raise ValueError(f"the run is of another network: {'; '.join(differences[:3])}")
+    params = {"params": {**old, "backbone": params}}
+    averages = training.ema.init(params, state.hyper["ema_decay"])
+    return dataclasses.replace(state, params=params, ema=averages)
 
 
 def check(config: Config, batch: dict[str, Any]) -> training.TrainState:

@@ -10,7 +10,7 @@ from jaxdiff.config.networks import MODELS, ClassifierConfig
 
 __all__ = ["changes", "from_json", "to_json"]
 
-_OF_DENOISING = ("parametrization", "loss", "sampling")
+_OF_DENOISING = ("begins", "parametrization", "loss", "variance", "sampling")
 
 
 def to_json(config: Config) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from jaxdiff.samplers.registry import SAMPLERS
 from jaxdiff.training.optim import DECAYS
 
 __all__ = [
+    "HEADS",
     "SCHEDULES",
     "Config",
     "DataConfig",
@@ -31,6 +32,7 @@ __all__ = [
     "SamplingConfig",
     "ScheduleConfig",
     "TrainingConfig",
+    "VarianceConfig",
 ]
 
 
@@ -61,8 +63,12 @@ SCHEDULES: dict[str, Callable] = {
 }
 """Schedules by name; their factories' keywords are what `ScheduleConfig.options` may hold."""
 
+HEADS = {"npr": "residual2", "sn": "eps2", "learned": "log_var_fraction"}
+"""What a network must say besides the mean, by the reverse variance that it is for."""
+
 DecayName = Literal[tuple(DECAYS)]
 GridName = Literal[tuple(GRIDS)]
+HeadName = Literal[tuple(HEADS)]
 ParametrizationName = Literal[tuple(PARAMETRIZATIONS)]
 SamplerName = Literal[tuple(SAMPLERS)]
 ScheduleName = Literal[tuple(SCHEDULES)]
@@ -97,6 +103,8 @@ class DataConfig:
     """The shape of an example; found out from the data."""
     label_counts: tyro.conf.Suppress[tuple[int, ...]] = ()
     """How many training examples each class has, if conditioned on it; found out as well."""
+    bins: tyro.conf.Suppress[int | None] = None
+    """How many values a number of the data takes, None for a continuum; found out as well."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,22 @@ class LossConfig:
     """Over the numbers of an example; the sum keeps gradients large in half precision."""
     cond_dropout: float = 0.1
     """How often an example trains without its label, in [0, 1]; what guidance needs."""
+
+
+@dataclass(frozen=True)
+class VarianceConfig:
+    """What the network learns of the variance of a reverse step."""
+
+    heads: tuple[HeadName, ...] = ()
+    """What for: npr and sn, optimal variances; or learned, a place between small and large."""
+    form: Literal["simple", "residual"] = "simple"
+    """Of the heads for npr and sn: a convolution, or a residual block and a convolution."""
+    frozen: bool = True
+    """Whether those two are trained alone, on a network that stays as it is; else beside it."""
+    objective: Literal["hybrid", "bound"] = "hybrid"
+    """By what learned is trained: the bound beside the loss of the mean, or the bound alone."""
+    bound_weight: float = 0.001
+    """The weight of the bound in hybrid."""
 
 
 @dataclass(frozen=True)
@@ -225,11 +249,14 @@ class Config:
 
     preset: tyro.conf.Suppress[str] = "digits"
     """The recipe that the other values began as."""
+    begins: tyro.conf.Suppress[str | None] = None
+    """The run whose averaged parameters it begins from, for a second stage of training."""
     data: DataConfig = field(default_factory=DataConfig)
     model: NetworkConfig = field(default_factory=UNetConfig)
     parametrization: ParametrizationConfig = field(default_factory=ParametrizationConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    variance: VarianceConfig = field(default_factory=VarianceConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

@@ -6,18 +6,22 @@ from typing import Any
 
 from jax import Array
 
-from jaxdiff import losses, training
+from jaxdiff import grids, losses, schedules, training
 from jaxdiff.config.fields import Config
 from jaxdiff.config.model import (
     build_classifier,
     build_denoiser,
     build_schedule,
+    check_variance,
     with_options,
 )
 from jaxdiff.config.networks import ClassifierConfig
 from jaxdiff.losses.weights import Weight
+from jaxdiff.reverse import learned_range, second_to_last
 
 __all__ = ["build_loss", "build_validation"]
+
+_OF_EXAMPLES = ("per_example", "weighted", "t")  # what losses tell besides their parts
 
 
 def build_loss(config: Config) -> Callable:
@@ -27,31 +31,43 @@ def build_loss(config: Config) -> Callable:
             build_classifier(config, None), build_schedule(config)
         )
     else:
-        loss_fn = _denoising_loss(config)
+        loss_fn = _model_loss(config)
     if config.loss.reduction == "sum":
         loss_fn = training.scaled(loss_fn, math.prod(config.data.shape))
     return training.augmented(loss_fn, config.data.augment) if config.data.augment else loss_fn
 
 
-def _denoising_loss(config: Config) -> Callable:
+def _model_loss(config: Config) -> Callable:
     part, schedule, denoiser = config.loss, build_schedule(config), build_denoiser(config, None)
-    shared = {
-        "cond": _condition(config),
-        "cond_dropout": _dropout(config),
-        "weight": _weight(config),
-    }
+    loss, options = _objective(config)
+    options |= {"cond": _condition(config), "cond_dropout": _dropout(config)}
     if part.times == "importance":
         _allow(part.times_options, ("floor",), part.times)
-        return training.importance_denoising_loss(
-            denoiser, schedule, **shared, **part.times_options
-        )
+        options |= part.times_options
+        return training.importance_loss_of(loss, denoiser, schedule, **options)
     if part.times == "log_normal":
         name = f"loss.times_options of {part.times}"
         times = with_options(losses.log_normal, part.times_options, name)
     else:
         _allow(part.times_options, (), part.times)
         times = losses.TIMES[part.times]
-    return training.denoising_loss(denoiser, schedule, **shared, times=times)
+    return training.loss_of(loss, denoiser, schedule, **options, times=times)
+
+
+def _objective(config: Config) -> tuple[Callable, dict[str, Any]]:
+    """What of `losses` is minimised, and its own options."""
+    part, weight = config.variance, {"weight": _weight(config)}
+    check_variance(config)
+    if not part.heads:
+        return losses.denoising, weight
+    if "learned" not in part.heads:
+        return (losses.second_moment, {}) if part.frozen else (losses.joint, weight)
+    schedule = build_schedule(config)
+    whole = grids.uniform(schedule, schedules.whole_steps(schedule))
+    bound = {"variance": learned_range(second_to_last(whole)), "bins": config.data.bins}
+    if part.objective == "bound":
+        return losses.chain_bound, bound
+    return losses.hybrid, {**weight, **bound, "bound_weight": part.bound_weight}
 
 
 def _weight(config: Config) -> Weight:
@@ -81,7 +97,8 @@ def build_validation(config: Config) -> Callable[[Any, Any, Array], dict[str, Ar
     """validate(params, batch, key) -> {"heldout_loss": [], ...}, to be averaged over batches.
 
     The loss of training, as a mean, without dropout, hidden conditions or augmentation, at even
-    times: equal keys and batches make checkpoints comparable.
+    times: equal keys and batches make checkpoints comparable. What a loss is made of is told as
+    well: "heldout_mean", "heldout_bound", and each head's by its name.
     """
     schedule = build_schedule(config)
     if isinstance(config.model, ClassifierConfig):
@@ -95,23 +112,24 @@ def build_validation(config: Config) -> Callable[[Any, Any, Array], dict[str, Ar
             return {"heldout_loss": loss, "heldout_accuracy": seen["accuracy"].mean()}
 
         return classified
-    denoiser, weight = build_denoiser(config, None), _weight(config)
+    denoiser, (objective, options) = build_denoiser(config, None), _objective(config)
     label = "y" if config.data.label_counts else None
 
-    def denoised(params: Any, batch: Any, key: Array) -> dict[str, Array]:
-        loss, _ = losses.denoising(
+    def watched(params: Any, batch: Any, key: Array) -> dict[str, Array]:
+        loss, seen = objective(
             key,
             denoiser.with_params(params),
             batch["x"],
             schedule,
             cond=None if label is None else batch[label],
             times=losses.stratified,
-            weight=weight,
             train=False,
+            **options,
         )
-        return {"heldout_loss": loss}
+        parts = {name: v for name, v in seen.items() if name not in _OF_EXAMPLES}
+        return {"heldout_loss": loss} | {f"heldout_{n}": v.mean() for n, v in parts.items()}
 
-    return denoised
+    return watched
 
 
 def _allow(options: dict[str, float], known: tuple[str, ...], times: str) -> None:

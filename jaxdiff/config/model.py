@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
 from jaxdiff import models, schedules
 from jaxdiff import parametrization as parametrizations
-from jaxdiff.config.fields import SCHEDULES, Config
+from jaxdiff.arrays import check_range
+from jaxdiff.config.fields import HEADS, SCHEDULES, Config
 from jaxdiff.data.augment import LABELS
 from jaxdiff.denoiser import Denoiser, make_denoiser
 from jaxdiff.guidance import Classifier, make_classifier
@@ -19,6 +21,7 @@ __all__ = [
     "build_denoiser",
     "build_model",
     "build_schedule",
+    "check_variance",
     "with_options",
 ]
 
@@ -35,15 +38,44 @@ _KINDS = {
 
 
 def build_model(config: Config) -> Any:
-    """The network, a Flax module: the same object for equal configurations."""
-    more = (("cond_dim", LABELS),) if config.data.augment else ()
-    return _network(config.model, (("num_classes", len(config.data.label_counts)), *more))
+    """The network, a Flax module or one with heads: the same object for equal configurations."""
+    more, part = {"num_classes": len(config.data.label_counts)}, config.variance
+    if config.data.augment:
+        more["cond_dim"] = LABELS
+    if "learned" in part.heads:  # as published: no head, but a last layer of twice the channels
+        more["out_channels"] = 2 * config.data.shape[-1]
+    names = tuple(HEADS[name] for name in part.heads if name != "learned")
+    return _network(config.model, tuple(more.items()), names, part.form, part.frozen)
 
 
 @functools.cache
-def _network(model: Any, more: tuple[tuple[str, int], ...]) -> Any:
+def _network(
+    model: Any, more: tuple[tuple[str, int], ...], heads: tuple[str, ...], form: str, frozen: bool
+) -> Any:
     """jit tells the `apply` of two modules apart, be they equal: two objects, two compiles."""
-    return _KINDS[model.kind](**dataclasses.asdict(model), **dict(more))
+    net = _KINDS[model.kind](**dataclasses.asdict(model), **dict(more))
+    return models.WithHeads(net, heads, form, frozen) if heads else net
+
+
+def check_variance(config: Config) -> None:
+    """Raises ValueError where what is to be learned of the variance does not go with the rest."""
+    part = config.variance
+    if "learned" in part.heads:
+        if len(part.heads) > 1:
+            raise ValueError(
+                f"variance.heads must be learned alone, or npr and sn, got {', '.join(part.heads)}"
+            )
+        if not schedules.whole_steps(build_schedule(config)):
+            raise ValueError(
+                "variance.heads learned is trained by the bound of a chain, got the continuous"
+                f" schedule.name {config.schedule.name}; choose one named after betas"
+            )
+        check_range("variance.bound_weight", part.bound_weight, 0, math.inf, "[)")
+    elif part.heads and part.frozen and config.optimizer.weight_decay:
+        raise ValueError(
+            "optimizer.weight_decay must be 0 where the network below its heads stays as it is"
+            f" (variance.frozen), got {config.optimizer.weight_decay}"
+        )
 
 
 def build_schedule(config: Config) -> Schedule:
@@ -74,7 +106,11 @@ def build_denoiser(config: Config, params: Any) -> Denoiser:
     kind: Any = edm if part.name == "edm" else part.name
     feature = part.time_feature or _suited_feature(config)
     return make_denoiser(
-        build_model(config).apply, params, parametrization=kind, time_feature=feature
+        build_model(config).apply,
+        params,
+        parametrization=kind,
+        time_feature=feature,
+        heads=tuple(HEADS[name] for name in config.variance.heads),
     )
 
 

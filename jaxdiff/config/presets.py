@@ -1,10 +1,13 @@
 """Recipes by name. A new one is one entry; `jaxdiff train --preset NAME` begins from it."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 from jaxdiff.config.fields import (
     Config,
     DataConfig,
+    HeadName,
     LossConfig,
     OptimizerConfig,
     ParametrizationConfig,
@@ -12,6 +15,7 @@ from jaxdiff.config.fields import (
     ScheduleConfig,
     TimeFeature,
     TrainingConfig,
+    VarianceConfig,
 )
 from jaxdiff.config.networks import (
     ClassifierConfig,
@@ -25,7 +29,7 @@ from jaxdiff.config.networks import (
     UNetConfig,
 )
 
-__all__ = ["CLASSIFIER", "PRESETS", "preset", "preset_for"]
+__all__ = ["CLASSIFIER", "PRESETS", "STAGES", "preset", "preset_for"]
 
 
 def _edm(
@@ -143,6 +147,18 @@ PRESETS: dict[str, Config] = {
         training=TrainingConfig(steps=800_000, save_every=5000),
         sampling=SamplingConfig(sampler="ddpm", steps=1000),
     ),
+    # Nichol and Dhariwal 2021, arXiv:2102.09672, and the flags of their release (from memory).
+    "improved-cifar10": Config(
+        data=DataConfig(labels=False),
+        model=UNetConfig(blocks=3, attention=(16, 8), heads=4, scale_shift=True, dropout=0.3),
+        parametrization=ParametrizationConfig(name="eps"),
+        schedule=ScheduleConfig(name="cosine_betas", options={"num_steps": 4000}),
+        loss=LossConfig(times="uniform", cond_dropout=0.0),
+        variance=VarianceConfig(heads=("learned",)),
+        optimizer=OptimizerConfig(lr=1e-4, warmup=0, decay="constant", clip=None, ema_decay=0.9999),
+        training=TrainingConfig(steps=500_000, save_every=5000),
+        sampling=SamplingConfig(sampler="ddpm", steps=4000),
+    ),
     # Karras et al. 2022, arXiv:2206.00364, table 7, configuration F: DDPM++ (VP), unconditional.
     "edm-cifar10": _edm(
         SongConfig(dropout=0.13), DataConfig(labels=False, augment=0.12), **_CIFAR10
@@ -181,6 +197,25 @@ CLASSIFIER = Config(
     training=TrainingConfig(batch_size=64, steps=4000, log_every=100),
 )
 """The recipe of `jaxdiff classifier`, whose runs hold no model to sample from."""
+
+
+def _stage(head: HeadName, config: Config) -> Config:
+    """A head on a trained network, which stays as it is.
+
+    Adam at 1e-4 as published (Bao et al. 2022, arXiv:2206.07309, appendix); the average is over
+    the last 1,000 steps, not their 10,000, since a head alone is trained in some thousands.
+    """
+    return dataclasses.replace(
+        config,
+        variance=VarianceConfig(heads=(head,)),
+        optimizer=OptimizerConfig(lr=1e-4, decay="constant", ema_decay=0.999),
+    )
+
+
+STAGES: dict[str, Callable[[Config], Config]] = {
+    name: functools.partial(_stage, name) for name in ("npr", "sn")
+}
+"""Second stages by name: from the configuration of the run that they begin from to their own."""
 
 
 def preset(name: str) -> Config:

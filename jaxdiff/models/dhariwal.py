@@ -87,6 +87,8 @@ class DhariwalUNet(nn.Module):
         emb = self._embedded(t, cond)
         h, stack = self._down(x, emb, train)
         h = self._up(h, stack, emb, train)
+        self.sow("intermediates", "emb", emb)
+        self.sow("intermediates", "features", h)
         h = nn.silu(edm.norm(h, style.epsilon, self.dtype, "out_norm"))
         features = x.shape[-1] if self.out_channels is None else self.out_channels
         conv = layers.conv(features, kernel_init=style.last, dtype=self.dtype, name="out_conv")

@@ -97,6 +97,7 @@ class DiT(nn.Module):
             cond_dim=self.cond_dim,
             name="conditioning",
         )(t, cond)
+        self.sow("intermediates", "emb", emb)
         emb = nn.silu(emb)
         rows, columns = x.shape[1] // self.patch, x.shape[2] // self.patch
         h = layers.dense(self.width, dtype=self.dtype, name="in")(_patches(x, self.patch))
@@ -106,6 +107,7 @@ class DiT(nn.Module):
             h = block(self.heads, self.expansion, self.dropout, self.dtype, name=f"block_{i}")(
                 h, emb, train
             )
+        self.sow("intermediates", "features", h.reshape(-1, rows, columns, self.width))
         scale, shift = _modulation(emb, h, 2)
         h = _norm(h, scale, shift, self.dtype, "norm")
         features = x.shape[-1] if self.out_channels is None else self.out_channels
@@ -168,8 +170,8 @@ def _patches(x: Array, patch: int) -> Array:
 
 def _unpatch(h: Array, rows: int, columns: int, patch: int) -> Array:
     """The inverse of `_patches`."""
-    h = h.reshape(h.shape[0], rows, columns, patch, patch, -1)
-    return h.transpose(0, 1, 3, 2, 4, 5).reshape(h.shape[0], rows * patch, columns * patch, -1)
+    h = h.reshape(h.shape[0], rows, columns, -1)
+    return layers.depth_to_space(h, rows * patch, columns * patch)
 
 
 def _check(net: DiT, height: int, width: int) -> None:

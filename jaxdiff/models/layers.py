@@ -26,6 +26,7 @@ __all__ = [
     "attend",
     "conv",
     "dense",
+    "depth_to_space",
     "exact_dense",
     "group_norm",
     "layer_norm",
@@ -195,6 +196,22 @@ def attend(query: Array, key: Array, value: Array) -> Array:
     )
     weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1)
     return jnp.einsum("bhnm,bmhd->bnhd", weights.astype(value.dtype), value)
+
+
+def depth_to_space(x: Array, height: int, width: int) -> Array:
+    """Each pixel's channels as a block of pixels.
+
+    Args:
+        x: [B, h, w, (H/h) (W/w) C], channels ordered (row, column, C) of the block.
+        height: H, a multiple of h.
+        width: W, a multiple of w.
+
+    Returns:
+        [B, H, W, C].
+    """
+    batch, rows, columns, _ = x.shape
+    x = x.reshape(batch, rows, columns, height // rows, width // columns, -1)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height, width, -1)
 
 
 class ResidualBlock(nn.Module):

@@ -87,6 +87,8 @@ class MLP(nn.Module):
         h = layers.dense(self.width, dtype=self.dtype, name="in")(x)
         for i in range(self.depth):
             h = MLPBlock(self.dropout, self.dtype, name=f"block_{i}")(h, emb, train)
+        self.sow("intermediates", "emb", emb)
+        self.sow("intermediates", "features", h)
         h = nn.silu(layers.layer_norm(dtype=self.dtype, name="norm")(h))
         features = x.shape[-1] if self.out_channels is None else self.out_channels
         h = layers.dense(features, kernel_init=layers.ZEROS, dtype=self.dtype, name="out")(h)

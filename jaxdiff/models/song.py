@@ -100,6 +100,8 @@ class SongUNet(nn.Module):
         emb = self._embedded(t, cond)
         h, stack = self._down(x, emb, train)
         h = self._up(h, stack, emb, train)
+        self.sow("intermediates", "emb", emb)
+        self.sow("intermediates", "features", h)
         name = f"dec_{edm.size_of(h)}_aux"
         h = nn.silu(edm.norm(h, edm.SONG.epsilon, self.dtype, f"{name}_norm"))
         features = x.shape[-1] if self.out_channels is None else self.out_channels

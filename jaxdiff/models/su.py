@@ -92,6 +92,8 @@ class SuA(nn.Module):
                 stack.append(h)
         h = self._block(self.multipliers[-1], "middle")(h, emb)
         h = self._up(h, stack[:-1], halvings, emb)
+        self.sow("intermediates", "emb", emb)
+        self.sow("intermediates", "features", h)
         h = _Norm(self.groups, self.dtype, name="norm")(h)
         features = x.shape[-1] if self.out_channels is None else self.out_channels
         return precision.output(_conv(features, self.dtype, "out")(h))
@@ -192,6 +194,8 @@ class SuB(nn.Module):
                 h = jnp.concatenate([h, stack.pop()], axis=-1)
                 h = self._block(multiplier, f"up_{i}_{j}")(h, emb)
             h = resample.up(h) if i else h
+        self.sow("intermediates", "emb", emb)
+        self.sow("intermediates", "features", h)
         h = nn.silu(_Norm(self.groups, self.dtype, name="norm")(h))
         features = x.shape[-1] if self.out_channels is None else self.out_channels
         return precision.output(_conv(features, self.dtype, "out")(h))

@@ -123,6 +123,8 @@ class UNet(nn.Module):
             h = levels.attention(self, "middle_attention")(h)
         h = levels.block(self, h, emb, train, self.multipliers[-1], "middle_1")
         h = self._up(h, stack, emb, train)
+        self.sow("intermediates", "emb", emb)
+        self.sow("intermediates", "features", h)
         norm = layers.group_norm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name="norm")
         h = nn.silu(norm(h))
         features = x.shape[-1] if self.out_channels is None else self.out_channels

@@ -1,6 +1,6 @@
 """Losses of models, in the form that a training step takes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,33 +19,37 @@ __all__ = [
     "augmented",
     "classification_loss",
     "denoising_loss",
-    "importance_denoising_loss",
+    "importance_loss_of",
+    "loss_of",
     "scaled",
 ]
 
 Condition = str | Mapping[str, str] | None
 """The entry of a batch that the network is conditioned on, or {part of the condition: entry}."""
 
+Loss = Callable[..., tuple[Array, dict[str, Array]]]
+"""`loss(key, denoiser, x0, schedule, *, cond, times, ...) -> (loss [], {"t", "weighted", ...})`."""
 
-def denoising_loss(
+
+def loss_of(
+    loss: Loss,
     denoiser: Denoiser,
     schedule: Schedule,
     *,
     cond: Condition = None,
-    cond_dropout: Any = 0.0,
     times: Times = losses.uniform,
-    weight: Weight = losses.simple,
+    **options: Any,
 ) -> LossFn:
-    """`losses.denoising` of batches {"x": ..., ...}; the state's params are the denoiser's.
+    """A loss of `losses` of batches {"x": ..., ...}; the state's params are the denoiser's.
 
     Args:
+        loss: `losses.denoising`, `second_moment`, `joint`, `hybrid` or `chain_bound`.
         denoiser: the network; its own params are not used.
         schedule: the schedule.
         cond: the entry of a batch that the network is conditioned on, such as "y"; or entries by
             part of the condition, such as {"label": "y"}; None for none.
-        cond_dropout: [], in [0, 1], see `losses.denoising`.
         times: the time sampler.
-        weight: the weight.
+        **options: the loss's own, such as cond_dropout and weight.
 
     Returns:
         loss_fn(params, batch, key, hyper, aux), which passes `aux` through.
@@ -54,29 +58,21 @@ def denoising_loss(
     def loss_fn(
         params: Any, batch: Any, key: Array, hyper: Any, aux: Any
     ) -> tuple[Array, tuple[dict[str, Array], Any]]:
-        loss, _ = losses.denoising(
-            key,
-            denoiser.with_params(params),
-            batch["x"],
-            schedule,
-            cond=_entries(cond, batch),
-            cond_dropout=cond_dropout,
-            times=times,
-            weight=weight,
-        )
-        return loss, ({}, aux)
+        model, told = denoiser.with_params(params), _entries(cond, batch)
+        value, _ = loss(key, model, batch["x"], schedule, cond=told, times=times, **options)
+        return value, ({}, aux)
 
     return loss_fn
 
 
-def importance_denoising_loss(
+def importance_loss_of(
+    loss: Loss,
     denoiser: Denoiser,
     schedule: Schedule,
     *,
     cond: Condition = None,
-    cond_dropout: Any = 0.0,
     floor: Any = 1e-3,
-    weight: Weight = losses.simple,
+    **options: Any,
 ) -> LossFn:
     """The same at times drawn by the losses seen so far, which `aux` carries.
 
@@ -84,7 +80,7 @@ def importance_denoising_loss(
     only its gradient is less noisy.
 
     Args:
-        denoiser, schedule, cond, cond_dropout, weight: as for `denoising_loss`.
+        loss, denoiser, schedule, cond, **options: as for `loss_of`.
         floor: in (0, 1], see `losses.importance`.
 
     Returns:
@@ -96,19 +92,34 @@ def importance_denoising_loss(
     def loss_fn(
         params: Any, batch: Any, key: Array, hyper: Any, aux: LossHistory
     ) -> tuple[Array, tuple[dict[str, Array], LossHistory]]:
-        loss, seen = losses.denoising(
-            key,
-            denoiser.with_params(params),
-            batch["x"],
-            schedule,
-            cond=_entries(cond, batch),
-            cond_dropout=cond_dropout,
-            times=losses.importance(aux, floor),
-            weight=weight,
-        )
-        return loss, ({}, aux.update(seen["t"], seen["weighted"], schedule))
+        model, told = denoiser.with_params(params), _entries(cond, batch)
+        times = losses.importance(aux, floor)
+        value, seen = loss(key, model, batch["x"], schedule, cond=told, times=times, **options)
+        return value, ({}, aux.update(seen["t"], seen["weighted"], schedule))
 
     return loss_fn
+
+
+def denoising_loss(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    *,
+    cond: Condition = None,
+    cond_dropout: Any = 0.0,
+    times: Times = losses.uniform,
+    weight: Weight = losses.simple,
+) -> LossFn:
+    """`loss_of(losses.denoising, ...)`, what most trainings minimise.
+
+    Args:
+        denoiser, schedule, cond, times: as for `loss_of`.
+        cond_dropout, weight: as for `losses.denoising`.
+
+    Returns:
+        loss_fn(params, batch, key, hyper, aux), which passes `aux` through.
+    """
+    how = {"cond": cond, "cond_dropout": cond_dropout, "times": times, "weight": weight}
+    return loss_of(losses.denoising, denoiser, schedule, **how)
 
 
 def _entries(cond: Condition, batch: Any) -> Any:

@@ -58,7 +58,7 @@ def test_is_conditioned_on_the_entry_named(denoiser, key):
 
 @pytest.mark.slow
 def test_importance_carries_a_history_and_keeps_the_objective(denoiser, key):
-    loss_fn = training.importance_denoising_loss(denoiser, SCHEDULE)
+    loss_fn = training.importance_loss_of(losses.denoising, denoiser, SCHEDULE)
     history = losses.loss_history(bins=4, length=3)
     batch = {"x": jnp.tile(POINT, (64, 1))}
     state, _ = train(loss_fn, key, batch, aux=history)
@@ -67,7 +67,7 @@ def test_importance_carries_a_history_and_keeps_the_objective(denoiser, key):
     # Its loss at a fixed network estimates that of uniform times: 400 batches of each.
     params, keys = {"c": jnp.zeros(2)}, jax.random.split(key, 400)
     plain = training.denoising_loss(denoiser, SCHEDULE, weight=losses.plain)
-    drawn = training.importance_denoising_loss(denoiser, SCHEDULE, weight=losses.plain)
+    drawn = training.importance_loss_of(losses.denoising, denoiser, SCHEDULE, weight=losses.plain)
     uneven = history.update(jnp.linspace(0.01, 0.99, 40), jnp.linspace(1.0, 9.0, 40), SCHEDULE)
     values = [
         np.asarray(jax.jit(jax.vmap(lambda k, f=f, a=a: f(params, batch, k, {}, a)[0]))(keys))
@@ -83,7 +83,7 @@ def test_history_is_one_for_all_devices(denoiser, key):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec
     optimizer = training.adam()
-    loss_fn = training.importance_denoising_loss(denoiser, SCHEDULE)
+    loss_fn = training.importance_loss_of(losses.denoising, denoiser, SCHEDULE)
     step = training.make_train_step(loss_fn, optimizer, axis_name="data")
     hyper = {"lr": 0.02, "ema_decay": 0.9}
     aux = losses.loss_history(bins=2, length=2)

@@ -1,0 +1,92 @@
+"""Second stages of training: `jaxdiff train DATA --preset npr --from RUN --out RUN2`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxdiff import config as configs
+from jaxdiff import training
+from jaxdiff.cli import runs
+from jaxdiff.config import Config, build
+from jaxdiff.training import rundir
+
+__all__ = ["base", "begun", "check_same", "source"]
+
+_KEPT = ("model.", "parametrization.", "schedule.")  # what the trained network is
+
+
+def base(named: str | None, begins: str | None) -> Config:
+    """The configuration of a stage before its flags: that of its run, with what the stage changes.
+
+    Args:
+        named: what --preset says.
+        begins: what --from says.
+
+    Raises:
+        FileNotFoundError: it is no run directory.
+        ValueError: one without the other, or a run that no head can be put on.
+    """
+    stages = " or ".join(configs.STAGES)
+    if named not in configs.STAGES:
+        given = "no preset" if named is None else f"--preset {named}"
+        raise ValueError(f"--from {begins} goes with --preset {stages}, got {given}")
+    if begins is None:
+        raise ValueError(f"--preset {named} is a second stage: give --from RUN, a trained run")
+    config = runs.read_config(Path(begins))[0]
+    if isinstance(config.model, configs.ClassifierConfig):
+        raise ValueError(f"--from {begins} holds a classifier, wanted a model of the data")
+    if "learned" in config.variance.heads:
+        raise ValueError(f"--from {begins} has a variance of its own (variance.heads learned)")
+    return dataclasses.replace(configs.STAGES[named](config), preset=named, begins=begins)
+
+
+def check_same(stored: Config, begins: str | None) -> None:
+    """Raises ValueError where a run is resumed from another run than it began from."""
+    if begins is None:
+        return
+    if stored.begins is None or Path(stored.begins).resolve() != Path(begins).resolve():
+        raise ValueError(f"--from {begins}: the run was begun from {stored.begins or 'no other'}")
+
+
+def source(out: Path | None, config: Config, abstract: Any, *, resume: bool) -> runs.Run | None:
+    """The run whose parameters are to be taken: None of no stage, or of one that is under way.
+
+    Args:
+        out: the run directory of the stage, None where nothing is written.
+        config: that of the stage.
+        abstract: shapes and dtypes of its state.
+        resume: whether to go on with what is in `out`.
+
+    Raises:
+        FileNotFoundError: it is no run directory, or has no checkpoint.
+        ValueError: heads on a network that is neither trained nor to be trained, another network,
+            or the very run that is to be written.
+    """
+    part = config.variance
+    if config.begins is None:
+        if part.frozen and part.heads and "learned" not in part.heads:
+            raise ValueError(
+                f"variance.heads {' '.join(part.heads)} would be trained on a network that is not:"
+                " give --preset npr or sn with --from RUN, or --variance.no-frozen"
+            )
+        return None
+    if out is not None and resume and training.latest_step(rundir.checkpoints(out)) is not None:
+        return None
+    if out is not None and out.resolve() == Path(config.begins).resolve():
+        raise ValueError(f"--out must be another directory than --from, got {out} for both")
+    run = runs.open_run(Path(config.begins))
+    changed = configs.changes(run.config, config).items()
+    other = [f"{name} {old} -> {new}" for name, (old, new) in changed if name.startswith(_KEPT)]
+    if other:
+        raise ValueError(f"a second stage keeps the network of its run, got {'; '.join(other)}")
+    jax.eval_shape(build.begin, abstract, build.averaged(run.config, run.abstract))
+    if training.latest_step(rundir.checkpoints(run.path)) is None:
+        raise FileNotFoundError(f"--from {run.path} has no checkpoint")
+    return run
+
+
+def begun(state: training.TrainState, run: runs.Run) -> training.TrainState:
+    """The state that begins with the averaged parameters of a run."""
+    return build.begin(state, build.averaged(run.config, run.restore()))
