@@ -110,7 +110,7 @@ def _moments(arrays: dict[str, np.ndarray]) -> Moments:
     found = {}
     for name in _AVERAGES:
         parts = [arrays.get(f"{name}_{part}") for part in ("mean", "squares", "count")]
-        if name != "eps" and parts == [None] * 3:
+        if name != "eps" and all(part is None for part in parts):
             continue
         mean, squares, number = parts
         wanted = () if name == "spread" else count

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.reverse import Moments, resolve, step_coefficients, table
+from jaxdiff.reverse import Moments, Table, resolve, step_coefficients, table
 from jaxdiff.typing import Denoised, Grid, NoiseLevel, ReverseVariance
 
 __all__ = ["analytic_costs", "bound_costs", "pairwise_costs"]
@@ -74,8 +74,11 @@ def analytic_costs(
         At eta = 0 the term is infinite; the paper's DDIM takes the path of its DDPM.
     """
     _check_eta(eta)
-    variance = _one_a_level(variance, grid, eta)
+    return _analytic_costs(_one_a_level(variance, grid, eta), grid, eta)
 
+
+@jax.jit
+def _analytic_costs(variance: ReverseVariance, grid: Grid, eta: Any) -> Array:
     def cost(t: NoiseLevel, s: NoiseLevel) -> Array:
         least, _ = step_coefficients(t, s, eta)
         noisy = s.sigma > 0
@@ -128,22 +131,27 @@ def bound_costs(
     _check_eta(eta)
     residual = table(moments.levels, moments.cov("residual")[0])
     residual.check(grid.levels)
-    variance = _one_a_level(variance, grid, eta)
-    if last_std is None:
-        last_var = lambda t, s: t.sigma**2  # noqa: E731
-    elif arrays.is_number(last_std):
+    if arrays.is_number(last_std):
         arrays.check_range("last_std", last_std, 0, np.inf, "()")
-        last_var = lambda t, s: jnp.square(last_std)  # noqa: E731
-    else:
+    elif last_std is not None:
         last_std = _one_a_level(last_std, grid, eta)
-        last_var = lambda t, s: _var(last_std, t, s, eta)  # noqa: E731
+    return _bound_costs(residual, grid, _one_a_level(variance, grid, eta), eta, last_std)
+
+
+@jax.jit
+def _bound_costs(
+    residual: Table, grid: Grid, variance: ReverseVariance, eta: Any, last_std: Any
+) -> Array:
+    def last_var(t: NoiseLevel, s: NoiseLevel) -> Array:
+        if last_std is None:
+            return t.sigma**2
+        return last_std**2 if arrays.is_number(last_std) else _var(last_std, t, s, eta)
 
     def cost(t: NoiseLevel, s: NoiseLevel) -> Array:
         noisy, error = s.sigma > 0, residual(_NOTHING, t)
         least, gain = step_coefficients(t, s, eta)
-        least2 = jnp.where(noisy, least**2, 1)
         var = jnp.where(noisy, _var(variance, t, s, eta), 1)
-        ratio = least2 / var
+        ratio = jnp.where(noisy, least**2, 1) / var
         kl = 0.5 * (ratio - 1 - jnp.log(ratio) + gain**2 * error / var)
         var = last_var(t, s)
         return jnp.where(noisy, kl, 0.5 * (jnp.log(2 * jnp.pi * var) + error / var))
