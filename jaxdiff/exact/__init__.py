@@ -5,13 +5,13 @@ a test, and as the least loss that any network can reach.
 """
 
 from jaxdiff.exact.empirical import Empirical, empirical
-from jaxdiff.exact.heads import WithHeads, with_heads
+from jaxdiff.exact.heads import HeadedMixture, with_heads
 from jaxdiff.exact.mixture import GaussianMixture, gaussian, gaussian_mixture
 
 __all__ = [
     "Empirical",
     "GaussianMixture",
-    "WithHeads",
+    "HeadedMixture",
     "empirical",
     "gaussian",
     "gaussian_mixture",

@@ -6,11 +6,11 @@ from jaxdiff import arrays
 from jaxdiff.exact.mixture import GaussianMixture
 from jaxdiff.typing import Denoised, NoiseLevel
 
-__all__ = ["WithHeads", "with_heads"]
+__all__ = ["HeadedMixture", "with_heads"]
 
 
 @arrays.pytree
-class WithHeads:
+class HeadedMixture:
     """See `with_heads`."""
 
     source: GaussianMixture
@@ -25,7 +25,7 @@ class WithHeads:
         return Denoised(d.x0, d.eps, heads)
 
 
-def with_heads(source: GaussianMixture) -> WithHeads:
+def with_heads(source: GaussianMixture) -> HeadedMixture:
     """The model of a mixture with exact heads, so that the variances "npr" and "sn" are optimal.
 
     Args:
@@ -36,4 +36,4 @@ def with_heads(source: GaussianMixture) -> WithHeads:
 
     Source: Bao et al. 2022, arXiv:2206.07309, theorems 1 and 2.
     """
-    return WithHeads(source)
+    return HeadedMixture(source)

@@ -6,7 +6,7 @@ Beside them diffrax: `solve_ode`, `solve_sde` and `simulate`, loaded when first 
 import importlib
 from typing import Any
 
-from jaxdiff.samplers.ancestral import ddim, ddpm
+from jaxdiff.samplers.ancestral import ddim, ddpm, visible
 from jaxdiff.samplers.base import draw_noise, draw_start, example_keys, sample
 from jaxdiff.samplers.bases import (
     Basis,
@@ -105,6 +105,7 @@ __all__ = [
     "solve_sde",
     "unic",
     "unipc",
+    "visible",
 ]
 
 _BY_DIFFRAX = ("integrator", "simulate", "solve_ode", "solve_sde")

@@ -82,7 +82,7 @@ def test_residual_is_the_best_single_variance_of_a_mean_that_errs(key):
 
     def biased(x_t, level):
         d = source(x_t, level)
-        return Denoised(d.x0 + 0.2, d.eps - 0.2 * level.alpha / level.sigma)
+        return Denoised(d.x0 - 0.4 * level.sigma / level.alpha, d.eps + 0.4)
 
     moments = second_moments(key, biased, x, GRID)
     bounds = {}
@@ -90,7 +90,7 @@ def test_residual_is_the_best_single_variance_of_a_mean_that_errs(key):
         variance = reverse.analytic(moments, by=by)
         how = {"variance": variance, "last_std": variance}
         bounds[by] = float(elbo(jax.random.key(7), biased, x, GRID, **how).mean)
-    assert bounds["residual"] > bounds["eps"] + 0.5
+    assert bounds["residual"] > bounds["eps"] + 0.1
 
 
 def test_parts_merge_to_the_whole(key, x64):

@@ -73,11 +73,9 @@ def test_unequal_directions_give_their_average(eta, x64):
     each = [joint_variance(t, s, eta, c)[0] for c in spread]
     np.testing.assert_allclose(ours, np.mean(each, axis=0), rtol=1e-10)
     # and each direction's own, where the covariance is given for each
-    own = optimal(
-        lambda d, level: (
-            spread[None] * (level.sigma**2 / (level.alpha**2 * spread + level.sigma**2))
-        )
-    )
+    var = jnp.asarray(spread)[None]
+    alpha, sigma = t.alpha[:, None], t.sigma[:, None]
+    own = optimal(lambda d, level: var * sigma**2 / (alpha**2 * var + sigma**2))
     ours = own.std(source(jnp.ones((1, 3)), t), t=t, s=s, eta=eta) ** 2
     np.testing.assert_allclose(ours[0], np.ravel(each), rtol=1e-10)
 
@@ -191,7 +189,7 @@ def test_a_biased_mean(x64):
     def biased(x_t, level):
         d = source(x_t, level)
         eps = d.eps + b
-        alpha, sigma = level.alpha[..., None], level.sigma[..., None]
+        alpha, sigma = (jnp.reshape(a, (-1, 1)) for a in (level.alpha, level.sigma))
         x0 = (x_t - sigma * eps) / alpha
         heads = {"residual2": source.residual2(x_t, level) + b**2}
         return Denoised(x0, eps, heads | {"eps2": source.eps2(x_t, level)})
