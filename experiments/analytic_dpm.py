@@ -47,8 +47,9 @@ from jaxdiff.typing import Denoise, Grid, ReverseVariance
 
 __all__ = ["Bits", "Distance", "grids_of", "main", "variances"]
 
-LENGTHS = (10, 25, 100, 1000)
-"""Grids are padded with clean ends to one of these, so that few programs serve all K."""
+LENGTHS = (10, 25, 100)
+"""Grids are padded with clean ends to one of these, so that few programs serve all K: fewer where
+compiling takes long, as on a GPU."""
 
 
 class Bits(NamedTuple):
@@ -89,7 +90,7 @@ def variances(moments: Moments) -> dict[str, ReverseVariance]:
 
 
 def grids_of(moments: Moments, chain: Grid, counts: tuple[int, ...]) -> dict[tuple[str, int], Grid]:
-    """The grids to compare, by (path, K), without the padding."""
+    """The grids to compare, by (path, K)."""
     total, found = chain.num_steps, {}
     analytic = reverse.analytic(moments)
     cost = trajectory.bound_costs(moments, chain, analytic, last_std=analytic)
@@ -103,9 +104,9 @@ def grids_of(moments: Moments, chain: Grid, counts: tuple[int, ...]) -> dict[tup
     return found
 
 
-def padded(grid: Grid) -> Grid:
-    """The grid with its clean end repeated, so that its length is one of a few."""
-    more = min(n for n in (*LENGTHS, grid.num_steps) if n >= grid.num_steps) - grid.num_steps
+def padded(grid: Grid, lengths: tuple[int, ...]) -> Grid:
+    """The grid with its clean end repeated, so that its length is one of a few, or its own."""
+    more = min([n for n in lengths if n >= grid.num_steps] or [grid.num_steps]) - grid.num_steps
     levels = jax.tree.map(lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], more)]), grid.levels)
     return Grid(levels, grid.schedule, grid.prior_std)
 
@@ -123,7 +124,7 @@ def bits(
         for first in range(0, len(x), batch):
             part = jnp.asarray(x[first : first + batch])
             own = example_keys(keys, len(part), first)
-            estimate = likelihood.elbo(own, models.of(name), part, padded(grid), **how)
+            estimate = likelihood.elbo(own, models.of(name), part, grid, **how)
             rows.append(np.asarray(estimate.per_example))
         found[name] = -np.concatenate(rows) / (x[0].size * np.log(2))
     return found
@@ -152,7 +153,7 @@ def drawn(
     for first in range(0, shape[0], batch):
         size = (min(batch, shape[0] - first), *shape[1:])
         keys = example_keys(key, size[0], first)
-        parts.append(np.asarray(sample(keys, denoise, padded(grid), size, sampler=sampler)))
+        parts.append(np.asarray(sample(keys, denoise, grid, size, sampler=sampler)))
     return np.clip(np.concatenate(parts), -1, 1)
 
 
@@ -202,6 +203,7 @@ def main(
     n: int = 898,
     seeds: int = 3,
     batch: int = 256,
+    lengths: tuple[int, ...] = LENGTHS,
     quick: bool = False,
 ) -> None:
     """Prints the tables, and writes them and their pictures into a directory.
@@ -219,6 +221,7 @@ def main(
         n: samples a seed.
         seeds: how many.
         batch: images at once.
+        lengths: to which grids are padded.
         quick: everything as small as it can be.
     """
     if quick:
@@ -226,13 +229,15 @@ def main(
         points, images, n, seeds, batch = 8, 8, 16, 2, 8
     console, began = Console(width=120), time.perf_counter()
     models = trained(data, out, steps=steps, head_steps=head_steps, points=points, quick=quick)
-    console.print(f"models and moments: {time.perf_counter() - began:.0f} s")
+    console.log(f"models and moments: {time.perf_counter() - began:.0f} s")
     kinds, heldout = variances(models.moments), models.heldout
     grids = grids_of(models.moments, models.chain, tuple(sorted({*counts, *sampled})))
+    filled = {where: padded(grid, lengths) for where, grid in grids.items()}
     x = heldout[np.arange(min(images, len(heldout))) * len(heldout) // min(images, len(heldout))]
     rows: list[Any] = []
-    for row in bits_table(models, kinds, _only(grids, counts), x, batch):
+    for row in bits_table(models, kinds, _only(filled, counts), x, batch):
         rows.append(row)
+        console.log(*row)
         records.write(out / "likelihood.csv", rows)
     console.print(bits_rows(rows))
     console.print(f"likelihoods: {time.perf_counter() - began:.0f} s")
@@ -240,8 +245,9 @@ def main(
     features = flat if heldout[0].size <= 64 else metrics.fit_pca(heldout, 64)
     scores: list[Any] = []
     how = {"n": n, "seeds": seeds, "batch": batch, "features": features}
-    for score in distance_table(models, kinds, _only(grids, sampled), heldout, **how):
+    for score in distance_table(models, kinds, _only(filled, sampled), heldout, **how):
         scores.append(score)
+        console.log(*score)
         records.write(out / "samples.csv", scores)
     floor = [
         metrics.frechet_distance(features(models.train[i :: max(len(models.train) // n, 1)][:n]),
