@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -203,17 +204,18 @@ def _table(moments: Moments, title: str) -> Table:
     """Some levels, for a terminal."""
     table = Table(
         title=title,
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
         caption=(
-            "± one standard error. Of the exact mean the three variances of x0 given x_t are one;"
-            " a gap to that by residual of more than some 3 standard errors is the error of the"
-            " model's own mean. Then --by residual is the variance that makes the likelihood"
-            " largest."
+            "± one standard error. Of the exact mean the three variances of x0 given x_t are one."
+            " A gap, to that by residual in standard errors, beyond some 3 is the error of the"
+            " model's own mean; then --by residual makes the likelihood largest."
         ),
     )
-    for name in ("t", "log SNR", "sigma² Gamma", *(f"by {by}" for by in ESTIMATORS)):
+    names = ("t", "log SNR", "sigma²\nGamma", *(f"by\n{by}" for by in ESTIMATORS))
+    for name in (*names, *(f"gap of\n{by}" for by in ESTIMATORS[:2])):
         table.add_column(name, justify="right")
-    for name in ESTIMATORS[:2]:
-        table.add_column(f"gap of {name}, in errors", justify="right")
     levels, covs = moments.levels, {by: moments.cov(by) for by in ESTIMATORS}
     for k in np.unique(np.linspace(0, len(levels.t) - 1, _SHOWN).round().astype(int)):
         pairs = {by: (float(cov[k]), float(error[k])) for by, (cov, error) in covs.items()}
@@ -230,11 +232,10 @@ def _table(moments: Moments, title: str) -> Table:
 def _number(value: float, error: float) -> str:
     if not np.isfinite(value):
         return "-"
-    return f"{value:.4g} ± {error:.1g}" if np.isfinite(error) else f"{value:.4g}"
+    return f"{value:.3g}\n±{error:.1g}" if np.isfinite(error) else f"{value:.3g}"
 
 
 def _gap(a: tuple[float, float], b: tuple[float, float]) -> str:
     """The difference in its standard errors, as of independent estimates."""
     error = np.hypot(a[1], b[1])
-    gap = (a[0] - b[0]) / error if error > 0 else np.nan
-    return f"{gap:+.1f}" if np.isfinite(gap) else "-"
+    return f"{(a[0] - b[0]) / error:+.1f}" if 0 < error < np.inf else "-"

@@ -18,6 +18,7 @@ from jaxdiff.typing import Grid, ReverseVariance
 __all__ = ["Chosen", "VarianceFlags", "check", "choose", "last_std", "moments_path"]
 
 OPTIMAL = ("analytic", "npr", "sn")
+_RANGE = (-1.0, 1.0)  # of all data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,15 +82,15 @@ def check(flags: VarianceFlags, grid: str | None) -> None:
 def choose(flags: VarianceFlags, run: runs.Run, weights: Any) -> Chosen:
     """What the flags make of the model in `run` with such parameters.
 
-    Where the run holds its estimates to the range of the data, so are the optimal variances.
+    By heads the variance of x_0 is held to the range of the data, as published; analytic where the
+    run holds its estimates to it, too.
 
     Raises:
         FileNotFoundError: there is no file of moments.
         ValueError: it is of another model, or damaged.
     """
     name = flags.variance
-    data_range = (-1.0, 1.0) if run.config.sampling.clip else None
-    options = {"by": flags.by or "eps", "data_range": data_range}
+    options = {"by": flags.by or "eps", "data_range": _RANGE if run.config.sampling.clip else None}
     moments = fine = variance = None
     if name == "analytic" or flags.trajectory == "optimal":
         moments = _read(flags, run, weights)
@@ -98,7 +99,7 @@ def choose(flags: VarianceFlags, run: runs.Run, weights: Any) -> Chosen:
     if name == "analytic":
         variance = reverse.analytic(moments, **options)
     elif name is not None:
-        held = {"data_range": data_range} if name in OPTIMAL else {}
+        held = {"data_range": _RANGE} if name in OPTIMAL else {}
         variance = VARIANCES[name](**held)
     words = [f"variance {name}"] if name is not None else []
     words += [f"by {options['by']}"] if moments is not None else []
