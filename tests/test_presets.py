@@ -37,6 +37,16 @@ def test_trains_and_samples_on_what_it_is_made_for(name):
     assert build.count_parameters(state.params) == size
 
 
+@pytest.mark.slow
+def test_improved_is_of_the_size_that_its_checkpoint_is_named_after():
+    """cifar10_uncond_50M_500K.pt: some 50 million parameters, 500,000 steps."""
+    config = preset("improved-cifar10")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, shape=(32, 32, 3)))
+    state = build.check(config, {"x": jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)})
+    assert 45e6 < build.count_parameters(state.params) < 55e6
+    assert config.training.steps == 500_000
+
+
 def test_edm_counts_in_images():
     """10 million images of warm-up, 200 million of training, half-life half a million."""
     config = preset("edm-cifar10")

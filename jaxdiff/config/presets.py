@@ -147,7 +147,8 @@ PRESETS: dict[str, Config] = {
         training=TrainingConfig(steps=800_000, save_every=5000),
         sampling=SamplingConfig(sampler="ddpm", steps=1000),
     ),
-    # Nichol and Dhariwal 2021, arXiv:2102.09672, and the flags of their release (from memory).
+    # Nichol and Dhariwal 2021, arXiv:2102.09672: the flags and defaults of their release. There
+    # the network is told its steps scaled to 0..1000.
     "improved-cifar10": Config(
         data=DataConfig(labels=False),
         model=UNetConfig(blocks=3, attention=(16, 8), heads=4, scale_shift=True, dropout=0.3),
