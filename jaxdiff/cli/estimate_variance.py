@@ -106,8 +106,8 @@ def main(arguments: Sequence[str]) -> int:
     say(
         console,
         f"{grid.num_steps} levels in {out}",
-        f"next: jaxdiff sample {args.run} --sampler ddpm --variance analytic --trajectory optimal"
-        " --steps 10 --out samples.npz --plot samples.png",
+        f"next: jaxdiff sample {args.run} --sampler ddpm --variance analytic --steps 10"
+        " --out samples.npz --plot samples.png",
     )
     return 0
 

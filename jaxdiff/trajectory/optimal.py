@@ -27,7 +27,8 @@ def optimal_grid(
 ) -> Grid:
     """The K of N steps for which the bound with the analytic variance is the tightest.
 
-    Levels where a model's moments contradict any exact mean, E |eps_hat|**2 / d > 1, have no cost.
+    Levels where moments contradict any exact mean, E |eps_hat|**2 / d > 1, have no cost; near the
+    noisy end the error of the estimate is enough for that, unless by = "residual".
     With n such levels, counted from the cleanest of them on to the noisy end, the noisiest 2 n
     levels are visited evenly instead, by K - ceil((1 - 0.8 (2 n / N)) K) steps, at least one, and
     the least-cost path is that of the rest.
@@ -60,7 +61,8 @@ def optimal_grid(
         warnings.warn(
             f"{_REASONS[by]}, as of no exact mean, at t ="
             f" {np.asarray(moments.levels.t)[bad - 1]:g}: of {num_steps} steps {even} are spread"
-            f" evenly over the noisiest {min(2 * bad, total - 1)} of {total} levels",
+            f" evenly over the noisiest {min(2 * bad, total - 1)} of {total} levels; more examples"
+            " may mend it, and by residual every level has a cost",
             stacklevel=2,
         )
     return thin(grid, _path(cost, num_steps, bad))

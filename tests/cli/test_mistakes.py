@@ -32,7 +32,7 @@ CHAIN = ["--schedule.name", "linear_betas", "--schedule.options", "num_steps"]
     [
         (
             ["trian"],
-            "command must be one of train, classifier, learn-grid, sample, evaluate,",
+            "command must be one of train, classifier, learn-grid, estimate-variance, sample,",
         ),
         (["train", "cats"], "unknown data 'cats': must be one of digits, FILE.npz"),
         (["train", "absent.npz", "--out", "x"], "no data file absent.npz"),
