@@ -267,3 +267,26 @@ def test_curves_show_every_line_and_refuse_what_is_none(tmp_path):
         plots.curves({}, tmp_path / "b.png", xlabel="x", ylabel="y")
     with pytest.raises(ValueError, match=r"lines\['a'\].*\(3,\), \(2,\)"):
         plots.curves({"a": (x, [1.0, 2.0])}, tmp_path / "b.png", xlabel="x", ylabel="y")
+
+
+def test_moments_leave_out_what_cannot_be_shown(tmp_path):
+    """Infinite log SNR, negative variances and unknown errors are gaps, not failures; by pixels."""
+    log_snr = np.array([-np.inf, -5.0, 0.0, 5.0])
+    eps = np.array([1.0, 1.1, 0.6, 0.1]), np.full(4, np.nan)
+    covs = {"eps": (np.array([np.inf, -3.0, 0.4, 0.01]), np.array([np.inf, 2.0, 0.3, 0.02]))}
+    plots.moment_curves(log_snr, eps, covs, tmp_path / "a.png", title="moments")
+    drawn = pixels(tmp_path / "a.png")
+    assert drawn.shape == (400, 1000, 3)
+    blue = np.all(np.abs(drawn.astype(int) - [31, 119, 180]) < 40, axis=2)  # tab10's first
+    assert blue[:, :500].any()
+    assert blue[:, 500:].any()
+
+
+def test_moments_of_another_shape_are_refused(tmp_path):
+    two, three = (np.ones(2),) * 2, (np.ones(3),) * 2
+    with pytest.raises(ValueError, match=r"x0 must be \[N\] as log_snr \[3\], got .*\[2\]"):
+        plots.moment_curves(np.arange(3), three, {"x0": two}, tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"eps must be \[N\]"):
+        plots.moment_curves(np.arange(3), two, {"x0": three}, tmp_path / "a.png")
+    with pytest.raises(ValueError, match="covs must hold at least one"):
+        plots.moment_curves(np.arange(3), three, {}, tmp_path / "a.png")

@@ -72,8 +72,9 @@ def _line(
 ) -> None:
     value, error = pair
     shown = np.isfinite(x) & np.isfinite(value) & (value > least)
-    x, value, error = x[shown], value[shown], np.nan_to_num(error[shown])
-    axes.plot(x, value, color=colour, linewidth=1.2, label=name)
+    value, error = np.where(shown, value, np.nan), np.nan_to_num(error)  # a gap in the line
+    mark = {"marker": ".", "markersize": 3}  # a level between two gaps
+    axes.plot(x, value, color=colour, linewidth=1.2, label=name, **mark)
     low = value - 2 * error
     if least == 0:  # a logarithmic axis has no room below
         low = np.maximum(low, value / 10)
