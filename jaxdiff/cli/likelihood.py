@@ -109,7 +109,7 @@ def main(arguments: Sequence[str]) -> int:
     state = run.restore(args.checkpoint)
     weights = runs.weights(config, state, raw=args.raw, ema=args.ema)
     if args.method == "elbo":
-        chosen = variances.choose(args.reverse, run, weights)
+        chosen = variances.choose(args.reverse, run, weights, clip=args.bound.clip)
         estimator, how, grid = estimators.bound(args.bound, chosen, *common)
     else:
         (estimator, how), grid = estimators.flow(args.method, args.flow, *common), None

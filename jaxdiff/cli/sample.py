@@ -97,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     labels = _labels(args, guiding.label_counts(args.guided, run.config))
     state = run.restore(args.checkpoint)
     weights = runs.weights(run.config, state, raw=args.raw, ema=args.ema)
-    chosen = variances.choose(args.reverse, run, weights)
+    chosen = variances.choose(args.reverse, run, weights, clip=run.config.sampling.clip)
     sampler = _sampler(args, run, chosen)
     grid = _grid(args, run, chosen, file)
     x = _draw(args, run, weights, sampler, grid, labels, guide)

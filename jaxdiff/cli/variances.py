@@ -79,18 +79,18 @@ def check(flags: VarianceFlags, grid: str | None) -> None:
         raise ValueError(f"--trajectory optimal says which levels, got --grid {grid} as well")
 
 
-def choose(flags: VarianceFlags, run: runs.Run, weights: Any) -> Chosen:
+def choose(flags: VarianceFlags, run: runs.Run, weights: Any, *, clip: bool) -> Chosen:
     """What the flags make of the model in `run` with such parameters.
 
-    By heads the variance of x_0 is held to the range of the data, as published; analytic where the
-    run holds its estimates to it, too.
+    By heads the variance of x_0 is held to the range of the data, as published. Analytic is where
+    `clip` says that the estimates of x_0 are: those that are not may err by more than that range.
 
     Raises:
         FileNotFoundError: there is no file of moments.
         ValueError: it is of another model, or damaged.
     """
     name = flags.variance
-    options = {"by": flags.by or "eps", "data_range": _RANGE if run.config.sampling.clip else None}
+    options = {"by": flags.by or "eps", "data_range": _RANGE if clip else None}
     moments = fine = variance = None
     if name == "analytic" or flags.trajectory == "optimal":
         moments = _read(flags, run, weights)

@@ -72,7 +72,7 @@ def _line(
 ) -> None:
     value, error = pair
     shown = np.isfinite(x) & np.isfinite(value) & (value > least)
-    value, error = np.where(shown, value, np.nan), np.nan_to_num(error)  # a gap in the line
+    value, error = np.where(shown, value, np.nan), np.where(np.isfinite(error), error, 0)
     mark = {"marker": ".", "markersize": 3}  # a level between two gaps
     axes.plot(x, value, color=colour, linewidth=1.2, label=name, **mark)
     low = value - 2 * error
