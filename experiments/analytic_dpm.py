@@ -75,8 +75,8 @@ class Distance(NamedTuple):
     error: float
 
 
-def variances(moments: Moments) -> dict[str, ReverseVariance]:
-    """Each kind of variance, by the name of its row."""
+def variances(moments: Moments, chain: Grid) -> dict[str, ReverseVariance]:
+    """Each kind of variance, by the name of its row; the learned one with the floor it had."""
     unit = {"data_range": (-1.0, 1.0)}
     return {
         "small": reverse.small(),
@@ -85,7 +85,7 @@ def variances(moments: Moments) -> dict[str, ReverseVariance]:
         "residual": reverse.analytic(moments, by="residual", **unit),
         "NPR": reverse.npr(**unit),
         "SN": reverse.sn(**unit),
-        "learned": reverse.learned_range(),
+        "learned": reverse.learned_range(reverse.second_to_last(chain)),
     }
 
 
@@ -198,6 +198,7 @@ def main(
     sampled: tuple[int, ...] = (5, 10, 25, 50, 100),
     steps: int = 6000,
     head_steps: int = 3000,
+    channels: int | None = None,
     points: int = 1000,
     images: int = 448,
     n: int = 898,
@@ -216,6 +217,7 @@ def main(
         sampled: K of the table of samples.
         steps: of training the network, and that which learns its variance.
         head_steps: of training the heads.
+        channels: of the networks' first level; their preset's unless given.
         points: training images that second moments are taken on, the papers' M.
         images: unseen images whose bits/dim are measured.
         n: samples a seed.
@@ -226,11 +228,12 @@ def main(
     """
     if quick:
         counts, sampled, steps, head_steps = (3, 10), (3,), 4, 4
-        points, images, n, seeds, batch = 8, 8, 16, 2, 8
+        points, images, n, seeds, batch, channels = 8, 8, 16, 2, 8, 4
     console, began = Console(width=120), time.perf_counter()
-    models = trained(data, out, steps=steps, head_steps=head_steps, points=points, quick=quick)
+    how = {"steps": steps, "head_steps": head_steps, "points": points, "channels": channels}
+    models = trained(data, out, **how)
     console.log(f"models and moments: {time.perf_counter() - began:.0f} s")
-    kinds, heldout = variances(models.moments), models.heldout
+    kinds, heldout = variances(models.moments, models.chain), models.heldout
     grids = grids_of(models.moments, models.chain, tuple(sorted({*counts, *sampled})))
     filled = {where: padded(grid, lengths) for where, grid in grids.items()}
     x = heldout[np.arange(min(images, len(heldout))) * len(heldout) // min(images, len(heldout))]

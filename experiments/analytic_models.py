@@ -47,10 +47,12 @@ class Models(NamedTuple):
         return self.learned if variance == "learned" else self.heads
 
 
-def recipe(data: str, steps: int, heads: tuple[str, ...] = (), quick: bool = False) -> Config:
+def recipe(
+    data: str, steps: int, heads: tuple[str, ...] = (), *, channels: int | None = None
+) -> Config:
     """How a network is trained: DDPM's chain and its loss, on images without labels."""
     base, replace = preset("digits" if data == "digits" else "mnist"), dataclasses.replace
-    small = {"channels": 8, "multipliers": (1,), "groups": 4, "attention": ()} if quick else {}
+    small = {} if channels is None else {"channels": channels, "groups": 4}
     return replace(
         base,
         data=replace(base.data, source=data, labels=False),
@@ -59,13 +61,13 @@ def recipe(data: str, steps: int, heads: tuple[str, ...] = (), quick: bool = Fal
         schedule=ScheduleConfig("linear_betas"),
         loss=replace(base.loss, weight="simple", times="stratified", cond_dropout=0.0),
         variance=VarianceConfig(heads=heads),
-        training=replace(base.training, steps=steps, batch_size=128, log_every=500),
+        training=replace(base.training, steps=steps, log_every=500),
         sampling=replace(base.sampling, clip=False),
     )
 
 
 def trained(
-    data: str, out: Path, *, steps: int, head_steps: int, points: int, quick: bool
+    data: str, out: Path, *, steps: int, head_steps: int, points: int, channels: int | None
 ) -> Models:
     """The models, trained where `out` does not hold them yet.
 
@@ -75,12 +77,12 @@ def trained(
         steps: of the network, and of that which learns its variance.
         head_steps: of the heads.
         points: images that second moments are taken on.
-        quick: whether networks are as small as can be.
+        channels: of the networks' first level, None for their preset's.
     """
-    plain = _fit(recipe(data, steps, quick=quick), out / "mean")
-    config = recipe(data, head_steps, ("npr", "sn"), quick)
+    plain = _fit(recipe(data, steps, channels=channels), out / "mean")
+    config = recipe(data, head_steps, ("npr", "sn"), channels=channels)
     denoiser = _fit(config, out / "heads", below=plain.params["params"])
-    learned = _fit(recipe(data, steps, ("learned",), quick), out / "learned")
+    learned = _fit(recipe(data, steps, ("learned",), channels=channels), out / "learned")
     train, heldout = (build.load_data(config.data, part) for part in ("train", "heldout"))
     schedule = build.build_schedule(config)
     chain = from_steps(schedule, np.arange(float(schedule.t_max), 0, -1))
