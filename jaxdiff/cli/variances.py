@@ -98,6 +98,8 @@ def choose(flags: VarianceFlags, run: runs.Run, weights: Any, *, clip: bool) -> 
         fine = from_steps(build.build_schedule(run.config), moments.levels.t)
     if name == "analytic":
         variance = reverse.analytic(moments, **options)
+    elif name == "learned":
+        variance = _learned(run)
     elif name is not None:
         held = {"data_range": _RANGE} if name in OPTIMAL else {}
         variance = VARIANCES[name](**held)
@@ -105,6 +107,15 @@ def choose(flags: VarianceFlags, run: runs.Run, weights: Any, *, clip: bool) -> 
     words += [f"by {options['by']}"] if moments is not None else []
     words += ["trajectory optimal"] if fine is not None else []
     return Chosen(variance, name in OPTIMAL, tuple(words), fine, moments, options)
+
+
+def _learned(run: runs.Run) -> ReverseVariance:
+    if "learned" not in run.config.variance.heads:
+        raise ValueError(
+            f"--variance learned needs a model that learned its variance, {run.path} did not:"
+            " train with --variance.heads learned"
+        )
+    return build.build_learned_range(run.config)
 
 
 def moments_path(run: Path) -> Path:

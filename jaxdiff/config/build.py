@@ -15,6 +15,7 @@ from jaxdiff.config.loss import build_loss, build_validation
 from jaxdiff.config.model import (
     build_classifier,
     build_denoiser,
+    build_learned_range,
     build_model,
     build_schedule,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "build_denoise",
     "build_denoiser",
     "build_grid",
+    "build_learned_range",
     "build_loss",
     "build_model",
     "build_optimizer",

@@ -6,18 +6,18 @@ from typing import Any
 
 from jax import Array
 
-from jaxdiff import grids, losses, schedules, training
+from jaxdiff import losses, training
 from jaxdiff.config.fields import Config
 from jaxdiff.config.model import (
     build_classifier,
     build_denoiser,
+    build_learned_range,
     build_schedule,
     check_variance,
     with_options,
 )
 from jaxdiff.config.networks import ClassifierConfig
 from jaxdiff.losses.weights import Weight
-from jaxdiff.reverse import learned_range, second_to_last
 
 __all__ = ["build_loss", "build_validation"]
 
@@ -62,9 +62,7 @@ def _objective(config: Config) -> tuple[Callable, dict[str, Any]]:
         return losses.denoising, weight
     if "learned" not in part.heads:
         return (losses.second_moment, {}) if part.frozen else (losses.joint, weight)
-    schedule = build_schedule(config)
-    whole = grids.uniform(schedule, schedules.whole_steps(schedule))
-    bound = {"variance": learned_range(second_to_last(whole)), "bins": config.data.bins}
+    bound = {"variance": build_learned_range(config), "bins": config.data.bins}
     if part.objective == "bound":
         return losses.chain_bound, bound
     return losses.hybrid, {**weight, **bound, "bound_weight": part.bound_weight}

@@ -7,18 +7,20 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from jaxdiff import models, schedules
+from jaxdiff import grids, models, schedules
 from jaxdiff import parametrization as parametrizations
 from jaxdiff.arrays import check_range
 from jaxdiff.config.fields import HEADS, SCHEDULES, Config
 from jaxdiff.data.augment import LABELS
 from jaxdiff.denoiser import Denoiser, make_denoiser
 from jaxdiff.guidance import Classifier, make_classifier
-from jaxdiff.typing import Schedule
+from jaxdiff.reverse import learned_range, second_to_last
+from jaxdiff.typing import ReverseVariance, Schedule
 
 __all__ = [
     "build_classifier",
     "build_denoiser",
+    "build_learned_range",
     "build_model",
     "build_schedule",
     "check_variance",
@@ -112,6 +114,13 @@ def build_denoiser(config: Config, params: Any) -> Denoiser:
         time_feature=feature,
         heads=tuple(HEADS[name] for name in config.variance.heads),
     )
+
+
+def build_learned_range(config: Config) -> ReverseVariance:
+    """The variance that a network with the head "learned" is trained as, and is to be used as."""
+    schedule = build_schedule(config)
+    whole = grids.uniform(schedule, schedules.whole_steps(schedule))
+    return learned_range(second_to_last(whole))
 
 
 def build_classifier(config: Config, params: Any) -> Classifier:

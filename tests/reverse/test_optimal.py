@@ -295,7 +295,7 @@ def test_last_std_limits_the_step_before_the_last(key):
     for name, std in (("held", 0.0), ("free", np.inf)):
         sampler = samplers.ddpm("large", last_std=std)
         how = {"sampler": sampler, "noise": noise, "x_T": jnp.zeros((1, 1)), "keep_path": True}
-        paths[name] = samplers.sample(key, source, grid, (1, 1), **how)[1]
+        paths[name] = samplers.sample(key, source, grid, (1, 1), **how)
     t, s = grid.pairs
     gap = np.asarray(paths["free"] - paths["held"])[:, 0, 0]
     want = float(reverse.large().std(None, t=t, s=s, eta=1.0)[2])
