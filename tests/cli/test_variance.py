@@ -116,6 +116,7 @@ def test_samples_by_variance_and_trajectory(measured, tmp_path):
     assert len(set(different)) == len(different)
 
 
+@pytest.mark.slow
 def test_the_bound_by_variance_and_trajectory(measured, tmp_path):
     """By the residual of the same examples the variance is the best: no bound with another one
     number a level is higher on them, of so few but for what noise differs; nor on even steps."""
