@@ -15,8 +15,11 @@ DIR is a directory of MNIST's format, such as Fashion-MNIST. On DDPM's linear ch
    known better than values: "gain" is what the analytic variance saves, with its standard error;
 5. samples by DDPM and DDIM: Frechet distance to unseen images, with its standard error over seeds.
 
-p(x_0 | x_1) counts grey values, with the deviation sigma_1 for small and large and with their own
-for the others. DDIM's own bound is infinite: at eta = 0 nothing is left to chance.
+p(x_0 | x_1) counts grey values and is the same for all, its deviation the residual of the first
+level. Paths are by the residual too: on so few images the published rule, by E eps_hat**2, takes
+noise at the noisy end for levels that contradict any mean. x_0_hat is held to [-1, 1] in samples,
+and the covariance with it; the bound is of the model as it is. DDIM's is infinite: at eta = 0
+nothing is left to chance.
 
 Figures of {name}: experiments/figures/analytic_*.csv, and notebooks/04. The theory speaks of the
 likelihood under the exact mean; it says nothing of the distance of images.
@@ -75,16 +78,17 @@ class Distance(NamedTuple):
     error: float
 
 
-def variances(moments: Moments, chain: Grid) -> dict[str, ReverseVariance]:
+def variances(
+    moments: Moments, chain: Grid, data_range: tuple[float, float] | None
+) -> dict[str, ReverseVariance]:
     """Each kind of variance, by the name of its row; the learned one with the floor it had."""
-    unit = {"data_range": (-1.0, 1.0)}
     return {
         "small": reverse.small(),
         "large": reverse.large(),
-        "analytic": reverse.analytic(moments, **unit),
-        "residual": reverse.analytic(moments, by="residual", **unit),
-        "NPR": reverse.npr(**unit),
-        "SN": reverse.sn(**unit),
+        "analytic": reverse.analytic(moments, data_range=data_range),
+        "residual": reverse.analytic(moments, by="residual", data_range=data_range),
+        "NPR": reverse.npr(data_range=data_range),
+        "SN": reverse.sn(data_range=data_range),
         "learned": reverse.learned_range(reverse.second_to_last(chain)),
     }
 
@@ -92,13 +96,15 @@ def variances(moments: Moments, chain: Grid) -> dict[str, ReverseVariance]:
 def grids_of(moments: Moments, chain: Grid, counts: tuple[int, ...]) -> dict[tuple[str, int], Grid]:
     """The grids to compare, by (path, K)."""
     total, found = chain.num_steps, {}
-    analytic = reverse.analytic(moments)
-    cost = trajectory.bound_costs(moments, chain, analytic, last_std=analytic)
+    best = reverse.analytic(moments, by="residual")
+    cost = trajectory.bound_costs(moments, chain, best, last_std=best)
     for count in counts:
         steps = np.round(np.linspace(1, total, count))[::-1]
         found["even", count] = from_steps(chain.schedule, steps)
         if count < total:
-            found["least cost", count] = trajectory.optimal_grid(moments, chain, count)
+            found["least cost", count] = trajectory.optimal_grid(
+                moments, chain, count, by="residual"
+            )
             path = trajectory.least_cost_path(cost, count).path
             found["least bound", count] = trajectory.thin(chain, path)
     return found
@@ -116,10 +122,10 @@ def bits(
 ) -> dict[str, np.ndarray]:
     """Bits/dim of each image, by variance, on equal noise."""
     keys, quantisation = jax.random.key(5), likelihood.quantised(models.bins)
+    onto_data = reverse.analytic(models.moments, by="residual")
     found = {}
     for name, variance in kinds.items():
-        last = None if name in ("small", "large") else variance
-        how = {"variance": variance, "last_std": last, "quantisation": quantisation}
+        how = {"variance": variance, "last_std": onto_data, "quantisation": quantisation}
         rows = []
         for first in range(0, len(x), batch):
             part = jnp.asarray(x[first : first + batch])
@@ -233,12 +239,13 @@ def main(
     how = {"steps": steps, "head_steps": head_steps, "points": points, "channels": channels}
     models = trained(data, out, **how)
     console.log(f"models and moments: {time.perf_counter() - began:.0f} s")
-    kinds, heldout = variances(models.moments, models.chain), models.heldout
+    heldout = models.heldout
+    free, held = (variances(models.moments, models.chain, r) for r in (None, (-1.0, 1.0)))
     grids = grids_of(models.moments, models.chain, tuple(sorted({*counts, *sampled})))
     filled = {where: padded(grid, lengths) for where, grid in grids.items()}
     x = heldout[np.arange(min(images, len(heldout))) * len(heldout) // min(images, len(heldout))]
     rows: list[Any] = []
-    for row in bits_table(models, kinds, _only(filled, counts), x, batch):
+    for row in bits_table(models, free, _only(filled, counts), x, batch):
         rows.append(row)
         console.log(*row)
         records.write(out / "likelihood.csv", rows)
@@ -248,7 +255,7 @@ def main(
     features = flat if heldout[0].size <= 64 else metrics.fit_pca(heldout, 64)
     scores: list[Any] = []
     how = {"n": n, "seeds": seeds, "batch": batch, "features": features}
-    for score in distance_table(models, kinds, _only(filled, sampled), heldout, **how):
+    for score in distance_table(models, held, _only(filled, sampled), heldout, **how):
         scores.append(score)
         console.log(*score)
         records.write(out / "samples.csv", scores)
@@ -257,7 +264,7 @@ def main(
                                  features(heldout)) for i in range(seeds)
     ]  # fmt: skip
     console.print(distance_rows(scores, _mean(np.asarray(floor))))
-    pictures(out, models, kinds, grids, sampled)
+    pictures(out, models, held, grids, sampled)
     console.print(f"all: {time.perf_counter() - began:.0f} s")
 
 

@@ -86,7 +86,10 @@ def trained(
     train, heldout = (build.load_data(config.data, part) for part in ("train", "heldout"))
     schedule = build.build_schedule(config)
     chain = from_steps(schedule, np.arange(float(schedule.t_max), 0, -1))
-    moments = _moments(denoiser, train.images(points), chain)
+    file, params = out / f"moments_{points}.npz", denoiser.params
+    if not file.exists():
+        training.write_moments(file, _moments(denoiser, train.images(points), chain), params)
+    moments = training.read_moments(file, schedule, params)
     images = train.images(), heldout.images()
     return Models(denoiser, learned, moments, chain, *images, train.bins)
 
