@@ -20,7 +20,12 @@ Networks are trained for `train` steps on a VP schedule: an MLP of width 64 on t
 `sde_mixture`, and the UNet of `sde_images` on 8x8 digits. Compiling is timed apart, as the first
 call less the median of the later ones. Goal: at least 5 times faster than the batched loop.
 
-Hardware: 2 CPU cores, some 20 minutes; an idle machine, or the ratios are of what else runs.
+Products are of float32 throughout, as a GPU's are not unless told: at fewer digits tolerances below
+some 1e-4 are out of reach there.
+
+Hardware: 2 CPU cores, some 40 minutes; an idle machine, or the ratios are of what else runs. On a
+GPU (H200, tolerance 1e-4) the MLP's rows take a minute and the goal is met, on two cores it is not:
+README has both.
 """
 
 import functools
@@ -283,6 +288,7 @@ def main(
     """
     if quick:
         n, images, tolerance, rounds, separate, steps, train = 20, 20, 1e-2, 1, 1, 4, 10
+    jax.config.update("jax_default_matmul_precision", "float32")
     console = Console(width=150)
     given = cases(n, images, train, quick)
     rows = []

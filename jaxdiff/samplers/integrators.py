@@ -115,7 +115,9 @@ def integrator(
     Args:
         solver: static, a name of `ODE_SOLVERS` or `SDE_SOLVERS`, or a solver of diffrax for fields
             in one part.
-        rtol, atol: [], > 0, relative and absolute tolerance of an adaptive solve.
+        rtol, atol: [], > 0, relative and absolute tolerance of an adaptive solve. On devices that
+            round the factors of float32 products (TF32, TPUs) tight ones are never reached: set
+            `jax.default_matmul_precision("float32")`.
         steps: None for adaptive steps; K for K equal ones in the schedule's clock; or the times
             [K+1] themselves, in the order in which they are walked, such as `grid.levels.t` of a
             grid without clean end.
