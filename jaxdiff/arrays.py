@@ -166,6 +166,8 @@ def by_name(what: str, value: Any, table: Mapping[str, Callable], *, kind: str, 
         if value not in table:
             raise ValueError(f"{what} must be one of {', '.join(table)}, got {value!r}")
         return table[value]()
+    if is_number(value):  # arrays compare by number and have a `std` of their own
+        raise TypeError(f"{what} must be a {kind}, got {value!r}")
     if value in table.values():
         return value()
     if not hasattr(value, has):
@@ -184,10 +186,13 @@ def check_range(name: str, value: Any, low: float, high: float, ends: str = "[]"
 
     Raises:
         ValueError: a number lies outside, or is NaN.
+        TypeError: no real number.
     """
     numbers = concrete(value)
     if numbers is None:
         return
+    if numbers.dtype.kind in "OUSc":
+        raise TypeError(f"{name} must be a number, got {value!r}")
     above = numbers >= low if ends[0] == "[" else numbers > low
     below = numbers <= high if ends[1] == "]" else numbers < high
     if not np.all(above & below):

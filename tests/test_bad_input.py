@@ -108,6 +108,10 @@ CASES = {
         lambda: draw(sampler=heun(), grid=grids.uniform(schedules.cosine(), 4)),
         "heun.*alpha = 0.*t_first",
     ),
+    "many last_stds without vmap": (
+        lambda: draw(sampler=ddpm(last_std=jnp.ones(2))),
+        r"last_std.*\(2,\).*vmap",
+    ),
     "unknown variance": (lambda: ddpm("huge"), "variance.*small, large.*'huge'"),
     "last_noise": (lambda: ddpm("large", last_noise=2.0), "last_noise.*got 2"),
     "unknown sampler": (lambda: make_sampler("euler9"), "sampler.*ddim.*'euler9'"),
@@ -221,6 +225,10 @@ WRONG_KINDS = {
     ),
     "parametrization of a number": (lambda: model(parametrization=1), "Parametrization, got 1"),
     "variance of a number": (lambda: ddpm(0.1), "ReverseVariance, got 0.1"),
+    "variance of a number with a std": (lambda: ddpm(np.float64(0.1)), "ReverseVariance, got"),
+    "variance of an array": (lambda: ddpm(np.ones(3)), r"ReverseVariance, got array"),
+    "word for a number": (lambda: ddim("half"), "eta must be a number, got 'half'"),
+    "nothing for a number": (lambda: ddpm(last_std=None), "last_std must be a number, got None"),
 }
 
 

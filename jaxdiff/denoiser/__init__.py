@@ -4,6 +4,7 @@
 E[eps | x_t]. Parameters and conditioning are its leaves: exchanging them recompiles nothing.
 """
 
+from jaxdiff.denoiser.checked import Checked
 from jaxdiff.denoiser.clipping import clip_x0, dynamic_threshold
 from jaxdiff.denoiser.conditioning import null_cond
 from jaxdiff.denoiser.network import Denoiser, make_denoiser
@@ -21,6 +22,7 @@ from jaxdiff.denoiser.time_features import (
 
 __all__ = [
     "TIME_FEATURES",
+    "Checked",
     "Denoiser",
     "add_score",
     "as_denoiser",

@@ -19,6 +19,7 @@ from jax.scipy import stats
 
 from jaxdiff import arrays
 from jaxdiff.arrays import event_sum, expand_to
+from jaxdiff.denoiser import Checked
 from jaxdiff.gaussian import discretized_log_prob, normal_kl, q_marginal, q_sample
 from jaxdiff.keys import example_keys
 from jaxdiff.likelihood.estimate import Estimate
@@ -91,7 +92,7 @@ def elbo(
         raise ValueError(f"noise must have shape [P, K, B, ...] {wanted}, got {noise.shape}")
     keys = None if noise is not None else example_keys(key, x.shape[0])
     trees = (
-        base.Checked(arrays.as_pytree(denoise)),
+        Checked(arrays.as_pytree(denoise)),
         grid,
         eta,
         variance,

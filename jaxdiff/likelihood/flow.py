@@ -18,13 +18,13 @@ from jax.scipy import stats
 
 from jaxdiff import arrays, sde
 from jaxdiff.arrays import event_sum
+from jaxdiff.denoiser import Checked
 from jaxdiff.divergence import Divergence, exact, is_random, resolve
 from jaxdiff.keys import example_keys
 from jaxdiff.likelihood.estimate import Estimate
 from jaxdiff.likelihood.quantisation import Quantisation, model_units, warn_of_little_noise
 from jaxdiff.samplers import spans
 from jaxdiff.samplers.adaptive import Integrator, Solution, integrate, integrator
-from jaxdiff.samplers.base import Checked
 from jaxdiff.schedules import cleanest_time
 from jaxdiff.typing import Denoise, Schedule
 

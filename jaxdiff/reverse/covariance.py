@@ -156,11 +156,12 @@ def data_bound(data_range: tuple[Any, Any] | None) -> Any:
     """
     if data_range is None:
         return np.inf
-    if len(data_range) != 2:
-        raise ValueError(f"data_range must be (low, high) or None, got {data_range}")
+    if not isinstance(data_range, tuple | list | np.ndarray) or len(data_range) != 2:
+        raise ValueError(f"data_range must be (low, high) or None, got {data_range!r}")
     low, high = data_range
     top = arrays.concrete(high)
     if top is not None:
+        arrays.check_range("data_range[1]", high, -np.inf, np.inf, "(]")
         arrays.check_range("data_range[0]", low, -np.inf, float(np.min(top)), "()")
     return ((high - low) / 2) ** 2
 

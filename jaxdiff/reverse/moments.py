@@ -22,6 +22,7 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.arrays import event_mean
+from jaxdiff.denoiser import Checked
 from jaxdiff.gaussian import q_sample
 from jaxdiff.keys import example_keys
 from jaxdiff.typing import Denoise, Grid, NoiseLevel
@@ -157,19 +158,21 @@ def second_moments(
         Moments, with standard errors over the examples.
 
     Raises:
-        ValueError: no examples, data that are not float, levels among the first N without noise,
-            or draws below 1.
+        ValueError: no examples, data that are not float or not finite, levels among the first N
+            without noise, draws below 1, or answers of another shape than x.
         FloatingPointError: the model's answer is not finite.
 
     Source: Bao et al. 2022, arXiv:2201.06503, eq. 8 and appendix F.
     """
+    x = jnp.asarray(x)
     _check(x, grid, draws)
     keys = example_keys(key, x.shape[0])
     mean = jnp.mean(x, axis=0) if mean is None else jnp.asarray(mean, x.dtype)
     if mean.shape != x.shape[1:]:
         raise ValueError(f"mean must have shape {list(x.shape[1:])}, got {list(mean.shape)}")
+    arrays.check_range("mean", mean, -np.inf, np.inf, "()")
     levels, _ = grid.pairs
-    trees = arrays.strong((arrays.as_pytree(denoise), levels), x.dtype)
+    trees = arrays.strong((Checked(arrays.as_pytree(denoise)), levels), x.dtype)
     found = _moments(keys, x, mean, *trees, draws=int(draws))
     means = arrays.concrete(found.eps.mean + found.residual.mean)
     if means is not None and not np.isfinite(means).all():
@@ -250,6 +253,9 @@ def _check(x: Array, grid: Grid, draws: int) -> None:
         raise ValueError(f"x must have shape [B, ...] with B >= 1, got {list(x.shape)}")
     if x.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(f"x must be float32 or float64, in the model's units, got {x.dtype}")
+    numbers = arrays.concrete(x)
+    if numbers is not None and not np.isfinite(numbers).all():
+        raise ValueError("x must be finite, got NaN or infinity")
     arrays.check_count("draws", draws)
     sigma = arrays.concrete(grid.pairs[0].sigma)
     if sigma is not None and not (sigma > 0).all():

@@ -124,6 +124,11 @@ def analytic(
     levels = gamma.levels
     cov, _ = gamma.cov(by)
     most = data_bound(data_range)
+    if jnp.ndim(most):
+        raise ValueError(
+            "data_range must be two numbers for a table of one number a level, got shape"
+            f" {list(jnp.shape(most))}"
+        )
     if by != "residual":
         whole = jnp.inf if gamma.spread is None else gamma.spread.mean
         most = jnp.minimum(most, whole)

@@ -20,9 +20,10 @@ import lineax
 from jax import Array
 
 from jaxdiff import arrays, sde
+from jaxdiff.denoiser import Checked
 from jaxdiff.keys import example_keys
 from jaxdiff.samplers import spans
-from jaxdiff.samplers.base import Checked, checked_shape
+from jaxdiff.samplers.base import checked_shape
 from jaxdiff.samplers.brownian import Paths
 from jaxdiff.samplers.integrators import (
     ODE_SOLVERS,

@@ -45,15 +45,17 @@ class Ancestral:
         return reverse_mean(d, t=t, s=s, eta=self.eta) + expand_to(std, x) * noise[0], memory
 
     def check(self, grid: Grid) -> None:
-        """Raises ValueError if eta asks for more noise than a level holds, or the variance can
-        say nothing of a level."""
+        """Raises ValueError if eta asks for more noise than a level holds, a number is several,
+        or the variance can say nothing of a level."""
         if hasattr(self.variance, "check"):
             self.variance.check(grid.levels)
-        if jnp.ndim(self.eta):
-            raise ValueError(
-                f"eta must be one number, got shape {jnp.shape(self.eta)}; many samplers go"
-                " through jax.vmap"
-            )
+        for name in ("eta", "last_noise", "last_std"):
+            shape = jnp.shape(getattr(self, name))
+            if shape:
+                raise ValueError(
+                    f"{name} must be one number, got shape {shape}; many samplers go through"
+                    " jax.vmap"
+                )
         if arrays.is_traced((self.eta, grid.levels)):
             return
         with jax.ensure_compile_time_eval():  # numbers, even where the caller is being traced

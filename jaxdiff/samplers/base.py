@@ -20,14 +20,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.denoiser import Denoiser
+from jaxdiff.denoiser import Checked, Denoiser
 from jaxdiff.keys import as_keys, example_keys
 from jaxdiff.samplers.ancestral import ddim
 from jaxdiff.samplers.steps import check_sampler
-from jaxdiff.typing import Denoise, Denoised, Grid, NoiseLevel, Sampler
+from jaxdiff.typing import Denoise, Grid, NoiseLevel, Sampler
 
 __all__ = [
-    "Checked",
     "check",
     "checked_shape",
     "draw_noise",
@@ -200,27 +199,6 @@ def _draw(keys: Array, noises: int, shape: tuple[int, ...], dtype: Any) -> Array
     """[noises, B, ...] standard Gaussian, example i from keys[i] alone."""
     one = lambda key: jax.random.normal(key, (noises, *shape[1:]), dtype)  # noqa: E731
     return jax.vmap(one, out_axes=1)(keys)
-
-
-@arrays.pytree
-class Checked:
-    """`denoise`, whose answer must be of the shape and dtype of its question."""
-
-    denoise: Denoise
-
-    def __call__(self, x: Array, level: NoiseLevel) -> Denoised:
-        """The model's answer, refused where it could broadcast in silence."""
-        d = self.denoise(x, level)
-        if not isinstance(d, Denoised):
-            raise TypeError(f"denoise must return a Denoised, got {type(d).__name__}")
-        for name in ("x0", "eps"):
-            got = getattr(d, name)
-            if got.shape != x.shape or got.dtype != x.dtype:
-                raise ValueError(
-                    f"denoise must return {name} as {x.dtype}{list(x.shape)}, like x_t,"
-                    f" got {got.dtype}{list(got.shape)}"
-                )
-        return d
 
 
 def checked_shape(shape: Any) -> tuple[int, ...]:

@@ -152,14 +152,17 @@ def test_examples_draw_by_their_own_keys(key, x64):
         ({"x": jnp.zeros((3, 2), jnp.int32)}, "float32 or float64"),
         ({"draws": 0}, "draws"),
         ({"mean": jnp.zeros(3)}, "mean must have shape"),
-        ({"x": jnp.full((3, 2), jnp.nan)}, "not finite"),
+        ({"x": jnp.full((3, 2), jnp.nan)}, "x must be finite"),
+        ({"x": jnp.full((3, 2), 1e30)}, "model's answer is not finite at t = 1000"),
+        ({"mean": jnp.array([0, jnp.nan])}, "mean must lie"),
+        ({"denoise": lambda x, level: Denoised(x[:, :1], x)}, r"x0 as.*\[3, 2\].*\[3, 1\]"),
     ],
 )
 def test_bad_input(changes, match, key):
     source, x = data(key, 3)
-    call = {"x": x, "draws": 1, "mean": None} | changes
+    call = {"denoise": source, "x": x, "draws": 1, "mean": None} | changes
     with pytest.raises((ValueError, FloatingPointError), match=match):
-        second_moments(key, source, call.pop("x"), GRID, **call)
+        second_moments(key, call.pop("denoise"), call.pop("x"), GRID, **call)
 
 
 def test_one_example_has_no_error(key):

@@ -335,6 +335,14 @@ def test_last_std_limits_the_step_before_the_last(key):
         (lambda: analytic(moments_of_gamma(even(3).pairs[0], np.ones(3)), by="x0"), "Gamma alone"),
         (lambda: analytic(moments_of_gamma(even(3).pairs[0], np.ones(3)), by="y"), "one of eps"),
         (lambda: npr(data_range=(1.0, -1.0)), "data_range"),
+        (lambda: npr(data_range=2.0), r"\(low, high\) or None, got 2.0"),
+        (lambda: npr(data_range=("a", "b")), r"data_range\[1\] must be a number, got 'b'"),
+        (
+            lambda: analytic(
+                moments_of_gamma(even(2).pairs[0], np.ones(2)), data_range=(-np.ones(2), np.ones(2))
+            ),
+            r"two numbers.*\[2\]",
+        ),
         (lambda: reverse.learned_range(0.0), "floor"),
         (lambda: reverse.resolve("analytic"), "second moments"),
         (lambda: reverse.table(even(3).pairs[0], [-1.0, 0.0, 1.0]), "cov"),
