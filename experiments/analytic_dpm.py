@@ -93,11 +93,18 @@ def variances(
     }
 
 
-def grids_of(moments: Moments, chain: Grid, counts: tuple[int, ...]) -> dict[tuple[str, int], Grid]:
-    """The grids to compare, by (path, K)."""
+def grids_of(
+    moments: Moments, chain: Grid, counts: tuple[int, ...], bins: int
+) -> dict[tuple[str, int], Grid]:
+    """The grids to compare, by (path, K).
+
+    The bound's costs have a density where grey values are counted: it is kept from growing beyond
+    the width of a value by that much more variance.
+    """
     total, found = chain.num_steps, {}
-    best = reverse.analytic(moments, by="residual")
-    cost = trajectory.bound_costs(moments, chain, best, last_std=best)
+    best, width = reverse.analytic(moments, by="residual"), 2 / (bins - 1)
+    counted = reverse.table(moments.levels, moments.cov("residual")[0] + width**2 / 12)
+    cost = trajectory.bound_costs(moments, chain, best, last_std=reverse.optimal(counted))
     for count in counts:
         steps = np.round(np.linspace(1, total, count))[::-1]
         found["even", count] = from_steps(chain.schedule, steps)
@@ -241,13 +248,14 @@ def main(
     console.log(f"models and moments: {time.perf_counter() - began:.0f} s")
     heldout = models.heldout
     free, held = (variances(models.moments, models.chain, r) for r in (None, (-1.0, 1.0)))
-    grids = grids_of(models.moments, models.chain, tuple(sorted({*counts, *sampled})))
+    every = tuple(sorted({*counts, *sampled}))
+    grids = grids_of(models.moments, models.chain, every, models.bins)
     filled = {where: padded(grid, lengths) for where, grid in grids.items()}
     x = heldout[np.arange(min(images, len(heldout))) * len(heldout) // min(images, len(heldout))]
     rows: list[Any] = []
     for row in bits_table(models, free, _only(filled, counts), x, batch):
         rows.append(row)
-        console.log(*row)
+        console.log(*row[:4])
         records.write(out / "likelihood.csv", rows)
     console.print(bits_rows(rows))
     console.print(f"likelihoods: {time.perf_counter() - began:.0f} s")
@@ -257,7 +265,7 @@ def main(
     how = {"n": n, "seeds": seeds, "batch": batch, "features": features}
     for score in distance_table(models, held, _only(filled, sampled), heldout, **how):
         scores.append(score)
-        console.log(*score)
+        console.log(*score[:5])
         records.write(out / "samples.csv", scores)
     floor = [
         metrics.frechet_distance(features(models.train[i :: max(len(models.train) // n, 1)][:n]),
