@@ -103,10 +103,11 @@ def main(arguments: Sequence[str]) -> int:
         covs = {by: moments.cov(by) for by in ESTIMATORS}
         eps = moments.eps.mean, moments.eps.error
         plots.moment_curves(moments.levels.log_snr, eps, covs, args.plot, title=title)
+    where = "" if args.out is None else f" --moments {out}"
     say(
         console,
         f"{grid.num_steps} levels in {out}",
-        f"next: jaxdiff sample {args.run} --sampler ddpm --variance analytic --steps 10"
+        f"next: jaxdiff sample {args.run} --sampler ddpm --variance analytic{where} --steps 10"
         " --out samples.npz --plot samples.png",
     )
     return 0

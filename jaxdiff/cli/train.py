@@ -322,7 +322,8 @@ def _say_end(args: Train, config: Config, done: Any, console: Console) -> int:
     rows = rundir.read_log(args.out)
     last = rows[-1] if rows else {"seconds": math.nan, "loss": math.nan}
     use = f"RUN --classifier {args.out} --guidance 1 --label 0"
-    what = use if isinstance(config.model, configs.ClassifierConfig) else args.out
+    by = "".join(f" --sampler ddpm --variance {name}" for name in config.variance.heads[:1])
+    what = use if isinstance(config.model, configs.ClassifierConfig) else f"{args.out}{by}"
     say(
         console,
         f"{number} steps in {last['seconds']:.0f} s, loss {last['loss']:.4f}, in {args.out}",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxdiff import reverse, training
 from jaxdiff.cli import runs
-from jaxdiff.config import Config, build
+from jaxdiff.config import HEADS, Config, build
 from jaxdiff.grids import from_steps
 from jaxdiff.reverse import ESTIMATORS, VARIANCES, Moments
 from jaxdiff.samplers import visible
@@ -99,8 +99,11 @@ def choose(flags: VarianceFlags, run: runs.Run, weights: Any, *, clip: bool) -> 
     if name == "analytic":
         variance = reverse.analytic(moments, **options)
     elif name == "learned":
-        variance = _learned(run)
+        _check_head(run, name, "train with --variance.heads learned")
+        variance = build.build_learned_range(run.config)
     elif name is not None:
+        if name in HEADS:
+            _check_head(run, name, f"jaxdiff train --preset {name} --from {run.path} adds one")
         held = {"data_range": _RANGE} if name in OPTIMAL else {}
         variance = VARIANCES[name](**held)
     words = [f"variance {name}"] if name is not None else []
@@ -109,13 +112,13 @@ def choose(flags: VarianceFlags, run: runs.Run, weights: Any, *, clip: bool) -> 
     return Chosen(variance, name in OPTIMAL, tuple(words), fine, moments, options)
 
 
-def _learned(run: runs.Run) -> ReverseVariance:
-    if "learned" not in run.config.variance.heads:
+def _check_head(run: runs.Run, name: str, how: str) -> None:
+    heads = run.config.variance.heads
+    if name not in heads:
         raise ValueError(
-            f"--variance learned needs a model that learned its variance, {run.path} did not:"
-            " train with --variance.heads learned"
+            f"--variance {name} needs a model with that head, {run.path} has"
+            f" {', '.join(heads) or 'none'}: {how}"
         )
-    return build.build_learned_range(run.config)
 
 
 def moments_path(run: Path) -> Path:

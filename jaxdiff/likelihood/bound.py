@@ -81,6 +81,8 @@ def elbo(
     x = model_units(x, quantisation)
     base.check(denoise, grid, x.shape, ddpm(), x)
     variance = resolve(variance)
+    if last_std is not None and not arrays.is_number(last_std):
+        last_std = resolve(last_std)
     _check(grid, eta, last_std, draws)
     for part in (variance, last_std):
         if hasattr(part, "check"):
@@ -107,7 +109,7 @@ def elbo(
         i = int(np.argmin(np.isfinite(numbers).all(axis=(1, 2))))
         raise FloatingPointError(
             f"the bound is not finite at example {i} of these {len(numbers)}: the model's answer"
-            " was not, or p(x_0 | x_1) has no weight there"
+            " was not, or p(x_0 | x_1) has no weight there, as where its deviation, last_std, is 0"
         )
     return estimate
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdiff.arrays import event_mean, expand_to
+from jaxdiff.arrays import check_count, check_range, event_mean, expand_to
 from jaxdiff.denoiser import Denoiser
 from jaxdiff.gaussian import discretized_log_prob, normal_kl, q_posterior
 from jaxdiff.losses.asking import Asked, ask
@@ -57,7 +57,7 @@ def chain_bound(
         (loss [], {"per_example": [B] with importance, "weighted": [B] without, "t": [B]}).
 
     Raises:
-        ValueError: a schedule that is no chain; and as `denoising`.
+        ValueError: a schedule that is no chain, or bins below 2; and as `denoising`.
         TypeError: a denoiser that has no `raw`.
 
     Source: Nichol and Dhariwal 2021, arXiv:2102.09672, section 3.1 and 3.3.
@@ -98,13 +98,15 @@ def hybrid(
         dimension of the whole chain.
 
     Raises:
-        ValueError: a schedule that is no chain; and as `denoising`.
+        ValueError: a schedule that is no chain, bins below 2, or a negative bound_weight; and as
+            `denoising`.
         TypeError: a denoiser that has no `raw`.
 
     Source: Nichol and Dhariwal 2021, arXiv:2102.09672, eq. 16.
     """
     steps = _steps(schedule)
     how = {"cond": cond, "cond_dropout": cond_dropout, "times": times, "train": train}
+    check_range("bound_weight", bound_weight, 0, math.inf, "[)")
     asked = ask(key, denoiser, x0, schedule, **how)
     d = asked.denoised
     fixed = Denoised(jax.lax.stop_gradient(d.x0), jax.lax.stop_gradient(d.eps), d.heads)
@@ -121,6 +123,8 @@ def _bits(
     bins: int | None,
 ) -> Array:
     """Each example's own term of the bound, in bits a dimension, [B]."""
+    if bins is not None:
+        check_count("bins", bins, 2)
     x0, x_t, t = asked.x0, asked.x_t, asked.level
     s = schedule(asked.t - 1)  # a chain's clock counts its steps
     variance = learned_range() if variance is None else variance
@@ -129,7 +133,8 @@ def _bits(
     # q(x_0 | x_1, x_0) is a point: there, any other step stands in for it
     known = q_posterior(x0, x_t, t=t, s=_noisy(s, t))
     kl = normal_kl(known, Normal(jnp.where(last, known.mean, model.mean), model.var))
-    decoded = discretized_log_prob(x0, model, bins=bins) if bins else _log_density(x0, model)
+    density = bins is None
+    decoded = _log_density(x0, model) if density else discretized_log_prob(x0, model, bins=bins)
     nats = jnp.where(last, -decoded, kl)
     return event_mean(nats) / math.log(2)
 

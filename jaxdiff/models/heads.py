@@ -88,7 +88,7 @@ class WithHeads:
             its dropout off, and heads are trained as a second stage. Gradients by x flow on.
 
     Raises:
-        ValueError: no names, equal names, or an unknown form.
+        ValueError: names that are no tuple, none or equal names, or an unknown form.
 
     Source: Bao et al. 2022, arXiv:2206.07309, section 5 (two stages) and appendix.
     """
@@ -99,6 +99,8 @@ class WithHeads:
     frozen: bool = True
 
     def __post_init__(self):
+        if not isinstance(self.names, tuple):
+            raise ValueError(f'names must be a tuple such as ("residual2",), got {self.names!r}')
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError(f"names must be one or more, each once, got {self.names}")
         if self.form not in FORMS:

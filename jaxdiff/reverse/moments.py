@@ -118,7 +118,7 @@ def moments_of_gamma(levels: NoiseLevel, gamma: Any) -> Moments:
         Moments with errors of 0.
 
     Raises:
-        ValueError: another shape, NaN, or numbers that are not positive.
+        ValueError: another shape, or numbers that are negative or not finite.
     """
     gamma = arrays.wide_float(gamma)
     levels = NoiseLevel(*(arrays.wide_float(a) for a in levels))
@@ -227,10 +227,12 @@ def merge(a: Moments, b: Moments) -> Moments:
         a, b: of one model on one grid, with one `mean`.
 
     Raises:
-        ValueError: other levels.
+        ValueError: other levels, or Gamma alone, which is of no examples.
 
     Source: Chan, Golub and LeVeque 1983, doi:10.1080/00031305.1983.10483115, eq. 2.1.
     """
+    if a.residual is None or b.residual is None:
+        raise ValueError("moments must be of second_moments to be merged, got Gamma alone")
     if not arrays.is_traced((a, b)):
         pairs = zip(a.levels, b.levels, strict=True)
         if not all(np.array_equal(u, v) for u, v in pairs):

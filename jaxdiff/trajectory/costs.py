@@ -132,6 +132,8 @@ def bound_costs(
     residual = table(moments.levels, moments.cov("residual")[0])
     residual.check(grid.levels)
     if arrays.is_number(last_std):
+        if jnp.ndim(last_std):
+            raise ValueError(f"last_std must be one number, got shape {list(jnp.shape(last_std))}")
         arrays.check_range("last_std", last_std, 0, np.inf, "()")
     elif last_std is not None:
         last_std = _one_a_level(last_std, grid, eta)

@@ -56,6 +56,13 @@ def test_a_stage_is_sampled_as_any_run(run, staged, tmp_path):
     np.testing.assert_allclose(ours, draw(run, tmp_path / "b.npz", "--n", "4")["x"], atol=1e-5)
 
 
+def test_the_end_of_a_stage_says_how_its_head_is_used(staged, points, tmp_path, capsys):
+    out = tmp_path / "npr"
+    shutil.copytree(staged, out)
+    assert main(["train", str(points), "--out", str(out), "--resume", "--steps", "6", *QUICK]) == 0
+    assert f"jaxdiff sample {out} --sampler ddpm --variance npr --out" in capsys.readouterr().err
+
+
 def test_a_stage_is_resumed_with_its_run_or_without(run, staged, points, tmp_path, capsys):
     out = tmp_path / "npr"
     shutil.copytree(staged, out)

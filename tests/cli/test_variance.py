@@ -43,7 +43,8 @@ def test_the_moments_are_those_of_the_network(measured, run, points, tmp_path, c
     picture, file = tmp_path / "a.png", tmp_path / "b.npz"
     command = ["estimate-variance", run, *ESTIMATE, "--batch", "30", "--out", file]
     assert main([str(a) for a in [*command, "--draws", "2", "--plot", picture]]) == 0
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
+    assert f"--variance analytic --moments {file} --steps" in said  # the command it goes on by
     assert matplotlib.image.imread(picture).shape == (400, 1000, 4)
     assert "Gamma" in shown
     assert "the error of the model's own mean" in " ".join(shown.split())
@@ -152,7 +153,7 @@ def test_the_bound_by_variance_and_trajectory(measured, tmp_path):
         (["--by", "x0"], "--by x0 needs --variance analytic"),
         (["--trajectory", "optimal", "--grid", "karras"], "got --grid karras as well"),
         (["--trajectory", "optimal", "--steps", "21"], "--steps must be at most 20"),
-        (["--variance", "npr"], "needs a model with the head 'residual2', got one with none"),
+        (["--variance", "npr"], "needs a model with that head, {run} has none: jaxdiff train"),
     ],
 )
 def test_mistakes_of_sampling(arguments, words, measured, points, tmp_path, capsys):
@@ -160,7 +161,7 @@ def test_mistakes_of_sampling(arguments, words, measured, points, tmp_path, caps
     for name, place in places.items():
         arguments = [argument.replace(name, str(place)) for argument in arguments]
     command = ["sample", measured, "--out", tmp_path / "a.npz", "--sampler", "ddpm", *arguments]
-    assert words in complaint(command, capsys)
+    assert words.replace("{run}", str(measured)) in complaint(command, capsys)
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,7 @@ X = jnp.array([[0.3], [-0.5]])
 REFUSED = {
     r"eta must lie in \(0, 1\]": lambda k: elbo(k, mixture(), X, even_grid(3), eta=0.0),
     "last_std must lie in": lambda k: elbo(k, mixture(), X, even_grid(3), last_std=0.0),
+    "needs second moments": lambda k: elbo(k, mixture(), X, even_grid(3), last_std="analytic"),
     "draws must be a whole": lambda k: elbo(k, mixture(), X, even_grid(3), draws=0),
     "noise must have shape": lambda k: elbo(k, mixture(), X, even_grid(3), noise=X),
     "grid must end clean": lambda k: elbo(
@@ -200,3 +201,5 @@ def test_a_prior_narrower_than_the_data_is_warned_of(key):
 def test_what_is_not_finite_is_named(key):
     with pytest.raises(FloatingPointError, match="bound is not finite at example 1"):
         elbo(key, mixture(), jnp.array([[0.3], [1e20]]), jd.grids.uniform(jd.ve(), 3))
+    with pytest.raises(FloatingPointError, match="last_std, is 0"):
+        elbo(key, mixture(), X, even_grid(3), last_std="small")

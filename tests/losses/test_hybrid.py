@@ -129,3 +129,15 @@ def test_a_continuous_clock_is_refused(key):
     for loss in (losses.hybrid, losses.chain_bound):
         with pytest.raises(ValueError, match=r"schedule must be a chain.*see continuous_bound"):
             loss(key, network(), jnp.zeros((2, 1)), schedules.linear_vp())
+
+
+@pytest.mark.parametrize("bins", [0, 1, 2.5, -1])
+def test_bins_are_two_or_more(bins, key):
+    for loss in (losses.hybrid, losses.chain_bound):
+        with pytest.raises(ValueError, match=f"bins must be.*at least 2, got {bins}"):
+            loss(key, network(), jnp.zeros((2, 1)), CHAIN, bins=bins)
+
+
+def test_the_bound_has_no_negative_weight(key):
+    with pytest.raises(ValueError, match=r"bound_weight must lie in.*got -1"):
+        losses.hybrid(key, network(), jnp.zeros((2, 1)), CHAIN, bound_weight=-1.0)

@@ -173,6 +173,7 @@ class Silent(nn.Module):
     ("call", "words"),
     [
         (lambda: WithHeads(SMALL, ()), r"names must be one or more, each once, got \(\)"),
+        (lambda: WithHeads(SMALL, "eps2"), "names must be a tuple.*got 'eps2'"),
         (lambda: WithHeads(SMALL, ("a", "a")), "names must be one or more, each once"),
         (lambda: WithHeads(SMALL, ("a",), "deep"), "form must be one of simple, residual, got"),
         (lambda: start(WithHeads(Silent(), ("a",))), "must sow 'features'.*Silent does not"),

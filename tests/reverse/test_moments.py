@@ -107,6 +107,10 @@ def test_parts_merge_to_the_whole(key, x64):
         np.testing.assert_allclose(ours, want, rtol=1e-9)
     with pytest.raises(ValueError, match="equal levels"):
         merge(whole, second_moments(key, source, x, grids.from_steps(CHAIN, [9.0, 8.0, 7.0, 6.0])))
+    gamma = reverse.moments_of_gamma(whole.levels, whole.gamma)
+    for one, other in ((gamma, gamma), (gamma, whole), (whole, gamma)):
+        with pytest.raises(ValueError, match="Gamma alone"):
+            merge(one, other)
 
 
 def test_examples_over_devices(key):

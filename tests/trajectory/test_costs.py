@@ -175,6 +175,7 @@ REFUSED = {
     "each example": (lambda: analytic_costs(variance_of((1,)), GRID), "one number a level"),
     "each last": (lambda: bound_costs(WHOLE, GRID, last_std=variance_of((1, 1))), "one number"),
     "Gamma alone": (lambda: bound_costs(GAMMA, GRID), "got Gamma alone"),
+    "many last stds": (lambda: bound_costs(WHOLE, GRID, last_std=np.ones(3)), r"one number.*\[3\]"),
     "no last std": (lambda: bound_costs(WHOLE, GRID, last_std=0.0), "last_std must lie in"),
     "a name": (lambda: analytic_costs("tiny", GRID), "variance must be one of"),
     "other levels": (
