@@ -99,7 +99,8 @@ def errors(model: Denoiser, bias: float, n: int = 20_000) -> dict[str, tuple[flo
     x = mixture().sample(key_x, n)
     noise = jax.random.normal(key_noise, x.shape)
     x_t = level.alpha[:, None] * x + level.sigma[:, None] * noise
-    ours, truth = (m(x_t, level).heads for m in (model, Truth(bias)))
+    heads = jax.jit(lambda m: m(x_t, level).heads)
+    ours, truth = heads(model), heads(Truth(bias))
     size = lambda a: float(jnp.sqrt(jnp.mean(a**2)))  # noqa: E731
     return {k: (size(ours[k] - truth[k]), float(jnp.std(truth[k]))) for k in NAMES}
 
