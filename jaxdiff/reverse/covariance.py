@@ -21,7 +21,7 @@ from jaxdiff import arrays
 from jaxdiff.arrays import event_mean, expand_to, safe_divide
 from jaxdiff.typing import Covariance, Denoised, NoiseLevel
 
-__all__ = ["NPR", "SN", "Averaged", "Table", "data_bound", "table"]
+__all__ = ["NPR", "SN", "Averaged", "Table", "data_bound", "head", "table"]
 
 _FAR = 40.0  # log SNR is held within +-40, so that alpha = 0 and sigma = 0 are places on its axis
 _MARGIN = 1.0  # in log SNR: how far beyond its ends a table still answers
@@ -107,7 +107,7 @@ class NPR:
 
     def __call__(self, denoised: Denoised, level: NoiseLevel) -> Array:
         """(sigma / alpha)**2 g, held in [0, most], [B, ...]."""
-        return _of_noise(_head(denoised, "residual2", "npr"), level, self.most)
+        return _of_noise(head(denoised, "residual2", "npr"), level, self.most)
 
     def check(self, levels: NoiseLevel) -> None:
         """Raises ValueError where alpha = 0 leaves no bound on x_0."""
@@ -123,7 +123,7 @@ class SN:
     def __call__(self, denoised: Denoised, level: NoiseLevel) -> Array:
         """(sigma / alpha)**2 (h - eps_hat**2), held in [0, most], [B, ...]."""
         own = denoised.heads.get("eps_model", denoised.eps)
-        return _of_noise(_head(denoised, "eps2", "sn") - own**2, level, self.most)
+        return _of_noise(head(denoised, "eps2", "sn") - own**2, level, self.most)
 
     def check(self, levels: NoiseLevel) -> None:
         """Raises ValueError where alpha = 0 leaves no bound on x_0."""
@@ -182,13 +182,21 @@ def _of_noise(var_eps: Array, level: NoiseLevel, most: Any) -> Array:
     return jnp.clip(jnp.where(expand_to(level.alpha, var_eps) > 0, ratio * var_eps, most), 0, most)
 
 
-def _head(denoised: Denoised, name: str, variance: str) -> Array:
+def head(denoised: Denoised, name: str, variance: str) -> Array:
+    """A head of the model in the dtype of its x_0, [B, ...].
+
+    Raises:
+        ValueError: the model has no such head, or one of another shape than x_0.
+    """
     if name not in denoised.heads:
         known = ", ".join(sorted(denoised.heads)) or "none"
         raise ValueError(
             f"variance {variance} needs a model with the head {name!r}, got one with {known}"
         )
-    return denoised.heads[name].astype(denoised.x0.dtype)
+    found, wanted = denoised.heads[name], denoised.x0.shape
+    if found.shape != wanted:
+        raise ValueError(f"head {name!r} must be {list(wanted)} as x0, got {list(found.shape)}")
+    return found.astype(denoised.x0.dtype)
 
 
 def _check_signal(levels: NoiseLevel, most: Any) -> None:

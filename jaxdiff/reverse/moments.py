@@ -144,7 +144,8 @@ def second_moments(
     """The second moments of a model on examples, at each noisy level of a grid, in one program.
 
     Moments of parts of a set, with one `mean`, go together by `merge`. Examples may be sharded
-    over devices; vmap over the model's parameters gives those of many checkpoints.
+    over a mesh of Auto axes, as `training.parallel.mesh` makes; vmap over the model's parameters
+    gives those of many checkpoints.
 
     Args:
         key: a PRNG key, or [B] keys, one an example.

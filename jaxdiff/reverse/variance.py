@@ -18,6 +18,7 @@ from jax import Array
 from jaxdiff import arrays
 from jaxdiff.arrays import expand_to, safe_sqrt
 from jaxdiff.gaussian import snr_drop
+from jaxdiff.reverse.covariance import head
 from jaxdiff.reverse.optimal import npr, sn
 from jaxdiff.typing import Denoised, Grid, NoiseLevel, ReverseVariance
 
@@ -61,13 +62,7 @@ class LearnedRange:
 
     def std(self, denoised: Denoised, *, t: NoiseLevel, s: NoiseLevel, eta) -> Array:
         """Eta exp(v log large + (1 - v) log small), [B, ...]."""
-        if "log_var_fraction" not in denoised.heads:
-            known = ", ".join(sorted(denoised.heads)) or "none"
-            raise ValueError(
-                "variance learned needs a model with the head 'log_var_fraction', got one with"
-                f" {known}"
-            )
-        v = (denoised.heads["log_var_fraction"].astype(denoised.x0.dtype) + 1) / 2
+        v = (head(denoised, "log_var_fraction", "learned") + 1) / 2
         drop = snr_drop(t, s)
         beta = jnp.maximum(t.sigma**2 * drop, TINY)
         beta_tilde = jnp.maximum(s.sigma**2 * drop, jnp.minimum(self.floor, beta))

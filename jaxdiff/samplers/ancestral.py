@@ -146,4 +146,5 @@ def visible(values, *, bins: int = 256, low=-1.0, high=1.0) -> Any:
     """
     check_range("values", values, 0, np.inf)
     arrays.check_count("bins", bins, 2)
+    check_range("high - low", high - low, 0, np.inf, "()")
     return values * ((high - low) / (bins - 1) * np.sqrt(np.pi / 2))

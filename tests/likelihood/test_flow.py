@@ -127,7 +127,7 @@ def test_gradient_by_parameters(adjoint, key, x64):
 
 @pytest.mark.slow
 def test_an_image_network_by_three_traces(key):
-    net = models.UNet(channels=8, multipliers=(1, 2), blocks=1, attention=())
+    net = models.UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(), groups=4)
     x = jax.random.uniform(key, (8, 4, 4, 1), minval=-1.0)
     params = net.init(key, x, jnp.zeros(8))
     params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(key, p.shape), params)

@@ -349,6 +349,7 @@ def test_last_std_limits_the_step_before_the_last(key):
         (lambda: samplers.ddpm(last_std=-1.0), "last_std"),
         (lambda: samplers.visible(-1), "values"),
         (lambda: samplers.visible(1, bins=1), "bins"),
+        (lambda: samplers.visible(1, low=1.0, high=-1.0), "high - low"),
     ],
 )
 def test_bad_input(call, match):
@@ -362,6 +363,9 @@ def test_missing_heads_are_named():
     for name, head in (("npr", "residual2"), ("sn", "eps2"), ("learned", "log_var_fraction")):
         with pytest.raises(ValueError, match=head):
             reverse.resolve(name).std(d, t=t, s=s, eta=1.0)
+        wide = Denoised(jnp.zeros((1, 2)), jnp.zeros((1, 2)), {head: jnp.ones((1, 1))})
+        with pytest.raises(ValueError, match="as x0"):
+            reverse.resolve(name).std(wide, t=t, s=s, eta=1.0)
 
 
 def test_gamma_above_one_falls_back_to_the_small_variance(x64):

@@ -62,8 +62,9 @@ def test_flow_is_the_exact_one_both_ways(name, key):
     top, bottom = ends(schedule)
     found = solve_ode(DATA, schedule, x_T)
     # ten times the tolerance of 1e-5, as errors of some twenty steps add up; a chain's rate jumps
-    # at whole numbers by 2e-5, which the solver's smooth rules see half of at each step
-    atol = 1e-3 if name == "chain" else 1e-4
+    # at whole numbers, for which smooth rules take a hundred steps that err by the tolerance
+    # itself, 1e-5 (1 + |x|), and on one side: 3e-3, halved on the way to data, doubled back
+    atol = 3e-3 if name == "chain" else 1e-4
     np.testing.assert_allclose(found.x, exact_flow(x_T, schedule, top, bottom), atol=atol)
     back = solve_ode(DATA, schedule, found.x, start=bottom, end=top)
     scale = float(schedule.prior_std)  # the way back magnifies by as much
