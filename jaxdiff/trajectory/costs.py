@@ -156,7 +156,10 @@ def _bound_costs(
         ratio = jnp.where(noisy, least**2, 1) / var
         kl = 0.5 * (ratio - 1 - jnp.log(ratio) + gain**2 * error / var)
         var = last_var(t, s)
-        return jnp.where(noisy, kl, 0.5 * (jnp.log(2 * jnp.pi * var) + error / var))
+        some = var > 0  # a point is no density of data that are not at it
+        var = jnp.where(some, var, 1)
+        decoded = jnp.where(some, 0.5 * (jnp.log(2 * jnp.pi * var) + error / var), jnp.inf)
+        return jnp.where(noisy, kl, decoded)
 
     return pairwise_costs(cost, grid)
 

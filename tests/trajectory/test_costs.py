@@ -137,6 +137,17 @@ def test_the_programme_is_the_best_of_all_paths(num_steps, x64):
         np.testing.assert_array_equal(found.path[i], path)
 
 
+def test_a_point_on_the_data_costs_infinitely_much(x64):
+    """Gamma above 1 / sigma**2 holds the covariance to 0: no NaN, and that step is never taken."""
+    grid, c = even_grid(4), 0.25
+    moments = gaussian_moments(grid, c)
+    high = moments_of_gamma(grid.pairs[0], np.array([0.9, 0.9, 0.9, 1.1]) / moments.levels.sigma**2)
+    cost = np.asarray(bound_costs(moments, grid, last_std=analytic(high)))
+    assert np.isposinf(cost[3, 4])
+    assert not np.isnan(cost).any()
+    assert least_cost_path(cost, 2).path.tolist()[1] < 3
+
+
 def test_jit_and_gradients(x64):
     """By the residual, against central differences, and finite on a padded grid."""
     grid = jd.grids.pad(even_grid(4), 6)
