@@ -328,12 +328,11 @@ def pictures(
         for (path, k), grid in grids.items()
         if k == count
     }
-    x = {name: np.linspace(1, 0, len(t)) for name, t in paths.items()}
     plots.curves(
-        {name: (x[name], t) for name, t in paths.items()},
+        {name: (np.arange(1, len(t) + 1), t) for name, t in paths.items()},
         out / "paths.png",
-        xlabel="share of the steps still to come",
-        ylabel="step of the chain",
+        xlabel="number of the step",
+        ylabel="step of the chain that it leaves",
     )
 
 

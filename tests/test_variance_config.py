@@ -102,7 +102,7 @@ def bits(tree):
     return [np.asarray(a).tobytes() for a in jax.tree.leaves(tree)]
 
 
-@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("frozen", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_five_steps_move_a_frozen_network_by_no_bit(frozen):
     config = small("npr", "sn", frozen=frozen)
     state = jax.jit(lambda: build.build_state(config))()
@@ -119,6 +119,7 @@ def test_five_steps_move_a_frozen_network_by_no_bit(frozen):
         assert bits(old["heads"]) != bits(new["heads"])
 
 
+@pytest.mark.slow
 def test_begin_leaves_heads_behind_and_refuses_other_networks():
     config = small("npr")
     state = build.build_state(config)

@@ -49,6 +49,7 @@ def test_a_stage_trains_heads_on_the_run_as_it_is(run, staged):
     assert np.abs(state.params["params"]["heads"]["residual2"]["out"]["kernel"]).max() > 0
 
 
+@pytest.mark.slow
 def test_a_stage_is_sampled_as_any_run(run, staged, tmp_path):
     """By DDIM, which takes no variance: the samples are those of the first run."""
     ours = draw(staged, tmp_path / "a.npz", "--n", "4")["x"]
@@ -56,6 +57,7 @@ def test_a_stage_is_sampled_as_any_run(run, staged, tmp_path):
     np.testing.assert_allclose(ours, draw(run, tmp_path / "b.npz", "--n", "4")["x"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_end_of_a_stage_says_how_its_head_is_used(staged, points, tmp_path, capsys):
     out = tmp_path / "npr"
     shutil.copytree(staged, out)
@@ -63,6 +65,7 @@ def test_the_end_of_a_stage_says_how_its_head_is_used(staged, points, tmp_path, 
     assert f"jaxdiff sample {out} --sampler ddpm --variance npr --out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_stage_is_resumed_with_its_run_or_without(run, staged, points, tmp_path, capsys):
     out = tmp_path / "npr"
     shutil.copytree(staged, out)

@@ -38,6 +38,7 @@ def moments_in(path, file=None):
     return training.read_moments(file or variances.moments_path(path), schedule, weights)
 
 
+@pytest.mark.slow
 def test_the_moments_are_those_of_the_network(measured, run, points, tmp_path, capsys):
     """Residual and spread by numpy, of new noise: within 5 errors at each of 20 levels."""
     picture, file = tmp_path / "a.png", tmp_path / "b.npz"
@@ -69,6 +70,7 @@ def test_the_moments_are_those_of_the_network(measured, run, points, tmp_path, c
     np.testing.assert_array_less(abs(once.eps.mean - found.eps.mean), 5 * spread + 1e-6)
 
 
+@pytest.mark.slow
 def test_a_chain_has_all_its_steps_and_data_need_no_labels(points, tmp_path, capsys):
     out, bare = tmp_path / "run", tmp_path / "bare.npz"
     with np.load(points) as file:

@@ -56,6 +56,7 @@ def test_truth_of_means_that_err(key):
             assert abs(gap.mean()) < 5 * gap.std() / n**0.5
 
 
+@pytest.mark.slow
 def test_moment_heads_in_its_shortest_form(capsys, monkeypatch):
     monkeypatch.setattr(heads, "NET", jd.models.MLP(width=8, depth=1, out_channels=2))
     monkeypatch.setattr(heads, "trained", functools.cache(heads.trained))  # both tables ask for it
@@ -85,6 +86,7 @@ def test_grids_are_padded_to_the_next_length():
             np.testing.assert_array_equal(ours[:8], theirs)
 
 
+@pytest.mark.slow
 def test_grids_to_compare():
     """Of N(0, 1 / 4): the chain's ends are on every path, and K = N has but one."""
     short = jd.from_betas(jd.schedules.linear_betas(24))

@@ -66,7 +66,7 @@ def written_out(x0, noise, bins):
 
 
 @pytest.mark.usefixtures("strict", "x64")
-@pytest.mark.parametrize("bins", [None, 5])
+@pytest.mark.parametrize("bins", [pytest.param(None, marks=pytest.mark.slow), 5])
 def test_bound_is_that_of_the_chain(bins, key):
     x = np.array([-1.0, 0.5, 0.0, 1.0])
     noise = jax.random.normal(jax.random.split(key, 4)[1], (3, 4))  # as `losses.ask` draws it
@@ -115,6 +115,7 @@ def test_the_bound_in_hybrid_moves_the_variance_alone(key):
     assert bound["mean"] != 0
 
 
+@pytest.mark.slow
 def test_hybrid_is_the_sum_of_its_parts(key):
     x0 = jnp.linspace(-1, 1, 64)[:, None]
     ask = lambda loss, **more: jax.jit(lambda k: loss(k, network(), x0, CHAIN, **more))(key)  # noqa: E731

@@ -58,7 +58,9 @@ def test_every_network_takes_heads(name, form):
     [
         (SMALL, (4,), "simple"),
         (SMALL, (4,), "residual"),
-        (DiT(width=8, depth=1, heads=1, patch=2), (4, 4, 2), "residual"),
+        pytest.param(
+            DiT(width=8, depth=1, heads=1, patch=2), (4, 4, 2), "residual", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_heads_start_as_zero_beside_the_network_itself(backbone, shape, form, key):

@@ -61,7 +61,7 @@ def test_gaussian_data_all_pairs_of_a_chain(eta, x64):
     np.testing.assert_allclose(ours, np.asarray(want, float), rtol=1e-10)
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("eta", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_unequal_directions_give_their_average(eta, x64):
     spread = np.array([0.1, 0.4, 2.0])
     source = exact.gaussian(jnp.zeros(3), jnp.diag(jnp.asarray(spread)))
@@ -152,17 +152,22 @@ def test_table_of_the_mixture(num_steps, x64):
     assert ENTROPY < state <= scalar < FIXED[num_steps]
 
 
+@jax.jit
+def within_bounds(t, s, eta):
+    """The optimal and the small deviation of N(0, .3), and the bounds for data in [-2, 2]."""
+    cov = 0.3 * t.sigma**2 / (t.alpha**2 * 0.3 + t.sigma**2)
+    d = Denoised(jnp.zeros(()), jnp.zeros(()))
+    std = optimal(lambda d, level: cov).std(d, t=t, s=s, eta=eta)
+    bounds = reverse.bounds(t, s, eta=eta, data_range=(-2.0, 2.0))
+    return std, reverse.small().std(d, t=t, s=s, eta=eta), *bounds
+
+
 @battery.each_schedule
 @pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])
 def test_between_the_bounds(schedule, eta, x64):
     """Theorem 2, on every schedule: small below, alpha = 0 included, unit data inside [-2, 2]."""
     t, s = battery.pairs(schedule)
-    source = exact.gaussian([0.0], [[0.3]])
-    d = source(jnp.ones((len(t.t), 1)), t)
-    cov = 0.3 * t.sigma**2 / (t.alpha**2 * 0.3 + t.sigma**2)
-    std = optimal(lambda d, level: cov).std(d, t=t, s=s, eta=eta)
-    low, high = reverse.bounds(t, s, eta=eta, data_range=(-2.0, 2.0))
-    least = reverse.small().std(d, t=t, s=s, eta=eta)
+    std, least, low, high = (np.asarray(a) for a in within_bounds(t, s, eta))
     np.testing.assert_allclose(low, least**2, rtol=1e-14)
     assert (low <= std**2).all()
     assert (std**2 <= high * (1 + 1e-12)).all()
@@ -183,10 +188,8 @@ def test_ddim_and_ddpm_forms_of_the_paper(x64):
     np.testing.assert_allclose(ours, root**2 * (1 - np.asarray(t.sigma) ** 2 * gamma), rtol=1e-11)
 
 
-def test_a_biased_mean(x64):
-    """eps_hat = eps + b: NPR's head is Var + b**2, SN's plug-in E[eps**2] - (eps + b)**2, held at 0
-    where negative; NPR's bound is then the better one."""
-    b, source = 0.3, mixture()
+def biased_by(b, source):
+    """The exact model and heads of a mixture, its eps shifted by b."""
 
     def biased(x_t, level):
         d = source(x_t, level)
@@ -196,6 +199,14 @@ def test_a_biased_mean(x64):
         heads = {"residual2": source.residual2(x_t, level) + b**2}
         return Denoised(x0, eps, heads | {"eps2": source.eps2(x_t, level)})
 
+    return biased
+
+
+def test_a_biased_mean(x64):
+    """eps_hat = eps + b: NPR's head is Var + b**2, SN's plug-in E[eps**2] - (eps + b)**2, held at 0
+    where negative."""
+    b, source = 0.3, mixture()
+    biased = biased_by(b, source)
     t = CHAIN(jnp.full(5, 300.0))
     x_t = jnp.linspace(-1, 1, 5)[:, None]
     d, true = biased(x_t, t), exact.with_heads(source)(x_t, t)
@@ -206,6 +217,12 @@ def test_a_biased_mean(x64):
     plug_in = ratio * (true.heads["eps2"] - (true.eps + b) ** 2)
     assert (plug_in < 0).any()
     np.testing.assert_allclose(sn().cov(d, t), np.maximum(plug_in, 0), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.slow
+def test_with_a_biased_mean_npr_has_the_better_bound(x64):
+    source = mixture()
+    biased = biased_by(0.3, source)
     key = jax.random.key(3)
     x = source.sample(key, 400)
     nelbo = {
@@ -254,7 +271,7 @@ def test_table_interpolates_and_refuses_what_lies_beyond(x64):
         analytic(moments_of_gamma(levels, gamma_of(0.25, levels))).check(CHAIN(jnp.array([1.0])))
 
 
-@pytest.mark.parametrize("by", ["x0", "residual"])
+@pytest.mark.parametrize("by", [pytest.param("x0", marks=pytest.mark.slow), "residual"])
 def test_zero_terminal_snr(by, key, x64):
     """At alpha = 0 the covariance is that of the data."""
     schedule = schedules.cosine()
@@ -286,6 +303,7 @@ def test_many_settings_as_one_program(key):
     assert np.isfinite(slope)
 
 
+@pytest.mark.slow
 def test_several_numbers_of_steps_as_one_program(key):
     """Grids padded with clean ends: each row is the run of its own grid, its last clip included."""
     source = exact.gaussian([0.0], [[0.25]])

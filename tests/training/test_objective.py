@@ -131,7 +131,8 @@ def test_scaled_multiplies_the_loss_and_its_gradient(denoiser, key):
     np.testing.assert_allclose(more["c"], 2 * grads["c"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("probability", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
+@pytest.mark.slow
+@pytest.mark.parametrize("probability", [0.0, 1.0])
 def test_augmented_tells_the_network_what_was_done(probability, key):
     """Where nothing is done the network is told zeros, and sees the images as they are."""
     seen = {}

@@ -46,6 +46,7 @@ def test_is_the_best_of_all_grids(num_steps, x64):
     np.testing.assert_array_equal(found, path)
 
 
+@pytest.mark.slow
 def test_it_costs_no_more_than_even_steps(x64):
     """The mixture's middle steps are where means jump: even steps over t cost more."""
     fine = even_grid(20)
@@ -75,7 +76,8 @@ def test_what_is_above_one_is_visited_evenly(x64):
     np.testing.assert_array_equal(found[2:], 6 + best_path(cost, 8)[1])
 
 
-@pytest.mark.parametrize("bad", [6, *(pytest.param(b, marks=pytest.mark.slow) for b in (1, 2, 3))])
+@pytest.mark.slow
+@pytest.mark.parametrize("bad", [1, 2, 3, 6])
 def test_any_number_of_steps_over_any_number_of_bad_levels(bad):
     """From the noisiest level to the clean end, over the cleanest noisy one from 2 steps on, at
     least one bad level and as many steps as asked for; 3 levels of 6 leave one to have a cost."""
@@ -90,6 +92,7 @@ def test_any_number_of_steps_over_any_number_of_bad_levels(bad):
         assert num_steps == 1 or path[-2] == 5
 
 
+@pytest.mark.slow
 def test_of_several_models_at_once(x64):
     """Traced moments: the paths of two by vmap are those of each."""
     fine = even_grid(12)

@@ -58,6 +58,7 @@ def test_what_lies_on_and_below_the_diagonal_is_not_looked_at():
     assert float(least_cost_path(cost, 2).cost) == 2.0
 
 
+@pytest.mark.slow
 def test_over_levels_of_a_grid():
     """A cost that is the square of a step in log SNR: of a fine grid the path picks levels evenly
     spaced in it; every second level, where K is half of N. And vmap over costs is a loop."""
