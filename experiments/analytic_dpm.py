@@ -46,7 +46,7 @@ from timing import table
 
 from jaxdiff import likelihood, metrics, plots, reverse, samplers, trajectory
 from jaxdiff.denoiser import clip_x0
-from jaxdiff.grids import from_steps
+from jaxdiff.grids import from_steps, pad
 from jaxdiff.reverse import Moments
 from jaxdiff.samplers import example_keys, sample, visible
 from jaxdiff.typing import Denoise, Grid, ReverseVariance
@@ -122,9 +122,7 @@ def grids_of(
 
 def padded(grid: Grid, lengths: tuple[int, ...]) -> Grid:
     """The grid with its clean end repeated, so that its length is one of a few, or its own."""
-    more = min([n for n in lengths if n >= grid.num_steps] or [grid.num_steps]) - grid.num_steps
-    levels = jax.tree.map(lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], more)]), grid.levels)
-    return Grid(levels, grid.schedule, grid.prior_std)
+    return pad(grid, min([n for n in lengths if n >= grid.num_steps] or [grid.num_steps]))
 
 
 def bits(

@@ -44,14 +44,21 @@ def ddpm_limit(rate=5.0):
     return schedules.from_path(lambda t: jnp.exp(-rate * t**2), sigma)
 
 
-def _rows(name, rows, **slow):
-    params = [pytest.param(row, id=key) for key, row in rows.items()]
-    params += [pytest.param(row, id=key, marks=pytest.mark.slow) for key, row in slow.items()]
+# One of each kind, shifted or clean at the end among them; the others are as like as brothers.
+QUICK = {"linear_vp", "cosine", "sub_vp", "ve", "edm", "rectified", "shifted_cosine"}
+QUICK |= {"betas_linear", "betas_zero_snr", "linear", "zero_snr"}
+
+
+def _rows(name, rows, quick=None):
+    def marks(key):
+        return [] if quick is None or key in quick else [pytest.mark.slow]
+
+    params = [pytest.param(row, id=key, marks=marks(key)) for key, row in rows.items()]
     return pytest.mark.parametrize(name, params)
 
 
-each_schedule = _rows("schedule", SCHEDULES, path=ddpm_limit())
-each_betas = _rows("betas", BETAS)
+each_schedule = _rows("schedule", {**SCHEDULES, "path": ddpm_limit()}, QUICK)
+each_betas = _rows("betas", BETAS, QUICK)
 each_parametrization = _rows("parametrized", PARAMETRIZATIONS)
 
 

@@ -102,7 +102,10 @@ def conditioned(mixture, x_t, alpha, sigma):
     return first, cov, scipy.special.logsumexp(logs, axis=0)
 
 
-@pytest.mark.parametrize(("components", "dim"), [(1, 1), (1, 4), (3, 3)])
+@pytest.mark.parametrize(
+    ("components", "dim"),
+    [*(pytest.param(1, dim, marks=pytest.mark.slow) for dim in (1, 4)), (3, 3)],
+)
 @pytest.mark.parametrize(("alpha", "sigma"), LEVELS)
 def test_moments_equal_dense_conditioning(components, dim, alpha, sigma):
     mixture = exact.gaussian_mixture(*numbers(components, dim))

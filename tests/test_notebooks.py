@@ -19,7 +19,7 @@ def test_there_are_notebooks():
 # The first by default: each is a minute.
 @pytest.mark.parametrize(
     "path",
-    [NOTEBOOKS[0], *(pytest.param(path, marks=pytest.mark.slow) for path in NOTEBOOKS[1:])],
+    [pytest.param(path, marks=pytest.mark.slow) for path in NOTEBOOKS],
     ids=lambda path: path.stem,
 )
 def test_notebook_runs_in_its_short_form(path, monkeypatch):

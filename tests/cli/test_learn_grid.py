@@ -107,6 +107,7 @@ def test_files_that_do_not_fit(run, learned, tmp_path, capsys):
         assert "bad.json" in complaint([*command, str(bad)], capsys), text
 
 
+@pytest.mark.slow
 def test_ctrl_c_writes_what_is_learned(run, tmp_path, capsys, monkeypatch):
     """The first signal ends the loop after its iteration; the file is whole, the status 130."""
     path = tmp_path / "grid.json"

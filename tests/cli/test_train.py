@@ -47,6 +47,7 @@ def test_dry_run_prints_the_configuration_and_writes_nothing(points, tmp_path, c
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_resume_goes_on_and_equals_a_run_in_one(points, tmp_path):
     """A run to 20 that is extended to 40 has another learning rate than one to 40 from the start,
     unless that is constant."""
@@ -108,6 +109,7 @@ def test_resume_keeps_the_configuration(run, points, capsys):
     assert "was begun with preset mlp" in complaint([*command, "--preset", "digits"], capsys)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_exits_130_and_the_run_resumes(points, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "jaxdiff", "train", str(points), "--out", str(out)]

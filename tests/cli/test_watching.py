@@ -26,6 +26,7 @@ def watched(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_evaluates_draws_and_keeps_the_best(watched):
     rows = rundir.read_evaluations(watched)
     assert [row["step"] for row in rows] == [5, 10]
@@ -40,6 +41,7 @@ def test_evaluates_draws_and_keeps_the_best(watched):
     assert 10 < rundir.read_log(watched)[0]["loss"] < 300
 
 
+@pytest.mark.slow
 def test_samples_by_any_average_and_the_best_checkpoint(watched, tmp_path):
     drawn = {
         decay: draw(watched, tmp_path / f"{decay}.npz", "--n", "4", "--ema", decay)["x"]
@@ -128,6 +130,7 @@ def test_overwrite_removes_nothing_of_others(tmp_path, capsys):
     assert (tmp_path / "samples" / "thesis.png").is_file()
 
 
+@pytest.mark.slow
 def test_inspect_shows_evaluations_and_the_best(watched, capsys):
     assert main(["inspect", str(watched)]) == 0
     said = capsys.readouterr().out

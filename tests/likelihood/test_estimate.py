@@ -111,6 +111,7 @@ def test_intervals_of_the_flow_cover_the_truth(method, key):
     assert 0.90 <= coverage(found, -entropy_of_the_plane()) <= 0.99
 
 
+@pytest.mark.slow
 def test_intervals_of_the_bound_cover_the_truth(key):
     """The NELBO of the mixture at ten steps with large variance, .8639 nats (see test_bound)."""
     from tests.likelihood.test_bound import CHAIN, TABLE, even_grid, posterior_variance

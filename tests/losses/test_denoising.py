@@ -187,6 +187,7 @@ def test_gradients_equal_central_differences(key):
         check_grads(loss, (start,), 1, ["rev"], rtol=1e-6, atol=1e-8, eps=1e-6)
 
 
+@pytest.mark.slow
 def test_one_compile_serves_all_parameters_and_jit_equals_eager(key):
     traced = []
 
@@ -292,6 +293,7 @@ def test_a_part_with_a_rate_of_its_own_is_hidden_by_it(key):
         losses.denoising(key, denoiser, images(4000, 1), VP, cond=cond, cond_dropout=rates)
 
 
+@pytest.mark.slow
 def test_the_loss_hands_the_hidden_condition_to_the_network(key):
     seen = []
 

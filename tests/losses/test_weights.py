@@ -167,6 +167,7 @@ def agreeing(parametrized, schedule):
     return make_denoiser(apply, (), parametrization=parametrized, time_feature="clock")
 
 
+@pytest.mark.slow
 def test_networks_that_agree_have_equal_losses(key):
     schedule = schedules.rectified()  # neither alpha nor alpha**2 + sigma**2 is 1
     x0 = 0.3**0.5 * jax.random.normal(jax.random.key(2), (16, 3))

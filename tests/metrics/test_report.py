@@ -77,6 +77,7 @@ def test_a_perfect_model_scores_the_floor():
             assert row.value == pytest.approx(row.floor, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_memoriser_is_caught_by_its_copies_alone():
     *others, distance, share = metrics.evaluate(TRAIN, TRAIN, HELDOUT, resamples=2)
     assert all(row.value == pytest.approx(row.floor, rel=1e-9) for row in others)
@@ -84,6 +85,7 @@ def test_a_memoriser_is_caught_by_its_copies_alone():
     assert distance.floor > 1
 
 
+@pytest.mark.slow
 def test_noise_is_worse_on_every_row():
     noise = np.random.default_rng(0).uniform(-1, 1, HELDOUT.shape)
     for row in metrics.evaluate(noise, TRAIN, HELDOUT, resamples=4):

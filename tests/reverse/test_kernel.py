@@ -59,7 +59,7 @@ def conditioned(t, s, x_t, eta):
 
 
 @battery.each_schedule
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("eta", [0.0, pytest.param(0.5, marks=pytest.mark.slow), 1.0])
 def test_step_with_the_exact_denoiser_is_dense_conditioning(schedule, eta):
     t, s = battery.pairs(schedule)
     x_t = states(t)
@@ -116,7 +116,7 @@ ZERO_SNR = ["cosine", "rectified", "shifted_rectified", "betas_zero_snr"]
 
 @pytest.mark.parametrize("name", ["v", "x0", "flow", "edm"])
 @pytest.mark.parametrize("schedule", ZERO_SNR)
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("eta", [pytest.param(0.0, marks=pytest.mark.slow), 0.5, 1.0])
 def test_networks_start_from_zero_terminal_snr(name, schedule, eta):
     schedule, network = battery.SCHEDULES[schedule], parametrization.resolve(name)
     high = float(schedule.t_max)

@@ -139,6 +139,7 @@ def test_many_models_as_one_program(key):
     assert tables.cov.scaled.shape == (2, 4)
 
 
+@pytest.mark.slow
 def test_examples_draw_by_their_own_keys(key, x64):
     """Batch-size invariance: the first half's moments do not depend on the second."""
     source, x = data(key, 20)

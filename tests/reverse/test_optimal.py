@@ -62,6 +62,7 @@ def test_gaussian_data_all_pairs_of_a_chain(eta, x64):
 
 
 @pytest.mark.parametrize("eta", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
+@pytest.mark.slow
 def test_unequal_directions_give_their_average(eta, x64):
     spread = np.array([0.1, 0.4, 2.0])
     source = exact.gaussian(jnp.zeros(3), jnp.diag(jnp.asarray(spread)))

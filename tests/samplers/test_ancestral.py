@@ -54,7 +54,9 @@ def sample_variance(grid, sampler, c):
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-@pytest.mark.parametrize("steps", TABLE)
+@pytest.mark.parametrize(
+    "steps", [pytest.param(k, marks=[] if k in (10, 1000) else [pytest.mark.slow]) for k in TABLE]
+)
 def test_gaussian_table(steps, column):
     """To the four printed digits."""
     found = sample_variance(grids.linspace(chain(), steps), COLUMNS[column], 0.25)
@@ -95,6 +97,7 @@ def test_eta_one_is_the_algorithm_of_ddpm(steps, key):
     np.testing.assert_allclose(found, x, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_ddim_is_first_order_on_the_exact_flow(key):
     """Gaussian flow: x_0 = x_T sqrt(v(0) / v(T)); halving the step halves the error."""
     x_T, schedule, c = jax.random.normal(key, (4, 1)), schedules.linear_vp(), 0.25

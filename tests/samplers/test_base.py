@@ -50,6 +50,7 @@ def unet():
     return make_denoiser(net.apply, params, parametrization="v", time_feature="thousandths")
 
 
+@pytest.mark.slow
 def test_image_depends_on_key_and_index_alone(unet, key):
     """Batches of 1, 7 and 64 and 8 devices: equal up to the rounding of differently tiled sums."""
     draw = lambda n, keys=key: sample(keys, unet, GRID, (n, 8, 8, 1), sampler=ddpm())  # noqa: E731
@@ -64,6 +65,7 @@ def test_image_depends_on_key_and_index_alone(unet, key):
     np.testing.assert_allclose(spread, whole, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradient_by_network_parameters(x64):
     """Against central differences of step 1e-6, which err by some 1e-9."""
     model, noise = small_model(), draw_noise(jax.random.key(2), GRID, ddim(0.5), (2, 3))

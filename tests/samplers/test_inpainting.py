@@ -83,6 +83,7 @@ def test_model_sees_known_pixels_at_their_noise(schedule, inner):
     np.testing.assert_allclose(found[:, 1], 1, atol=5 / np.sqrt(8000))
 
 
+@pytest.mark.slow
 def test_restart_around_inpainting_keeps_the_known_pixels():
     """The same within each pass of a stretch, which begins at a level of its own."""
     inner = replacement(ddim(), KNOWN, MASK)
@@ -93,6 +94,7 @@ def test_restart_around_inpainting_keeps_the_known_pixels():
     np.testing.assert_allclose(found[:, 1], 1, atol=5 / np.sqrt(8000))
 
 
+@pytest.mark.slow
 def test_bias_of_replacement_and_what_repaint_mends():
     """Exact laws, no sampling: replacement's mean is two thirds of rho y, and more steps do not
     mend it; RePaint's repeats bring both moments nearer to the truth. The large variance, since

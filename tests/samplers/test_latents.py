@@ -44,6 +44,7 @@ def test_from_clean_data_to_pure_noise(encode, key):
     assert errors[1] < 0.1
 
 
+@pytest.mark.slow
 def test_round_trip_falls_with_steps(key):
     """Encode and decode on a mixture: the error is O(1/K)."""
     model = exact.gaussian_mixture(
