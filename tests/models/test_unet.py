@@ -35,6 +35,7 @@ def test_names_are_shared_between_remat_and_plain():
     assert jax.tree.structure(plain) == jax.tree.structure(remat)
 
 
+@pytest.mark.slow
 def test_mirrors_an_image_if_its_kernels_are_symmetric():
     net = UNet(8, (1, 2), 1, (4,), groups=4, resample="pool")
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))

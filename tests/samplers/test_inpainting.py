@@ -113,6 +113,7 @@ def test_bias_of_replacement_and_what_repaint_mends():
         assert abs(found[1] - var) < abs(plain[1] - var), (found, plain)
 
 
+@pytest.mark.slow
 def test_one_repeat_is_replacement(key):
     """By any sampler, with or without memory."""
     grid = grids.uniform(schedules.linear_vp(), 6)

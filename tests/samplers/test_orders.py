@@ -141,6 +141,7 @@ def test_stochastic_solvers_keep_the_variance(sampler):
     assert gaps[1] < gaps[0]
 
 
+@pytest.mark.slow
 def test_warm_down_is_first_order_at_last():
     """With warm_down the last step into a noisy end is DDIM's, and the one before of order 2."""
     grid = grids.uniform_log_snr(schedules.linear_vp(), 8, t_last=0.02, end=None)

@@ -15,16 +15,12 @@ SHAPE = (4, 3)
 @pytest.mark.parametrize(
     ("sampler", "steps"),
     [
-        pytest.param(
-            sampler,
-            steps,
-            id=f"{name}-{steps}",
-            marks=[] if (name, steps) == ("2m", 7) else [pytest.mark.slow],
-        )
+        pytest.param(sampler, steps, id=f"{name}-{steps}")
         for name, sampler in {"ddpm": ddpm(), "2m": dpmpp_2m()}.items()
         for steps in (1, 7, 16)
     ],
 )
+@pytest.mark.slow
 def test_same_samples_path_and_gradients(steps, sampler, key, x64):
     """Whole and broken numbers of stretches; float64 rounding of other programs is below 1e-12."""
 

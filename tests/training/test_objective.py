@@ -120,6 +120,7 @@ def test_classification_finds_the_exact_classifier(key):
     assert metrics["accuracy"][-1] > metrics["accuracy"][0]
 
 
+@pytest.mark.slow
 def test_scaled_multiplies_the_loss_and_its_gradient(denoiser, key):
     batch = {"x": jnp.tile(POINT, (8, 1))}
     plain = training.denoising_loss(denoiser, SCHEDULE)

@@ -194,6 +194,7 @@ def test_overfits_one_batch(toy, key):
     assert metrics["loss"][-1] < 1e-4
 
 
+@pytest.mark.slow
 def test_clipping_bounds_the_step(toy, key):
     """grad_norm is that before clipping; a clipped plain descent moves by lr times the bound."""
     optimizer = optax.chain(optax.clip_by_global_norm(0.01), toy.sgd)

@@ -42,6 +42,7 @@ def test_convex_costs_are_spaced_evenly():
         assert float(found.cost) == 1000**2 / num_steps
 
 
+@pytest.mark.slow
 def test_padding_costs_nothing_and_is_not_visited():
     """A padded grid's least-cost path is the grid's own, then its clean end."""
     grid = grids.uniform(schedules.linear_vp(), 5)
