@@ -228,13 +228,13 @@ def _alone(case: Case, calls: int) -> Callable[[], Any]:
 
 def _one_by_one(case: Case, tolerance: float, separate: int) -> float:
     """Seconds of all points, each solved by itself, from `separate` of them at most."""
-    separate = min(separate, len(case.x) - 1)
-    hosts = [Host(case._replace(x=case.x[i : i + 1])) for i in range(separate + 1)]
+    separate = min(separate, len(case.x))
+    hosts = [Host(case._replace(x=case.x[i : i + 1])) for i in range(separate)]
     for host in hosts:
         host.call = hosts[0].call
     hosts[0].solve(tolerance)  # compiles
     began = time.perf_counter()
-    for host in hosts[1:]:
+    for host in hosts:
         host.solve(tolerance)
     return (time.perf_counter() - began) / separate * len(case.x)
 
