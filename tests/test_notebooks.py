@@ -16,12 +16,8 @@ def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
-# The first by default: each is a minute.
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=pytest.mark.slow) for path in NOTEBOOKS],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.slow
+@each_notebook
 def test_notebook_runs_in_its_short_form(path, monkeypatch):
     monkeypatch.setenv("JAXDIFF_SHORT", "1")  # the kernel inherits it
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")

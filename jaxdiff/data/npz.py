@@ -15,12 +15,12 @@ import numpy as np
 
 from jaxdiff.data import dataset, files, images
 
-__all__ = ["example_shape", "load", "write"]
+__all__ = ["UNREADABLE", "example_shape", "load", "write"]
 
 # What an archive raises that is damaged, encrypted (RuntimeError), packed in an unknown way
 # (NotImplementedError), or of a size that is made up (MemoryError).
-_UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, NotImplementedError, MemoryError)
-_UNREADABLE += (KeyError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, NotImplementedError, MemoryError)
+UNREADABLE += (KeyError, zipfile.BadZipFile, zlib.error)
 
 
 def load(path: str | os.PathLike, *, value_range: Any = None) -> dataset.Dataset:
@@ -73,7 +73,7 @@ def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
         raise ValueError(f"{path} is not an .npz file")
     try:
         opened = np.load(path, allow_pickle=False)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     with opened as file:
         if "x" not in file.files:
@@ -85,7 +85,7 @@ def _member(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
     """One array of an open file, or an error that names it."""
     try:
         value = file[key]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path}: cannot read array {key}: {error}") from error
     if not isinstance(value, np.ndarray):
         raise ValueError(f"{path}: {key} is not a numpy array")

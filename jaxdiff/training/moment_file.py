@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.arrays import float_dtype
-from jaxdiff.data import files
+from jaxdiff.data import files, npz
 from jaxdiff.reverse import Average, Moments
 from jaxdiff.typing import NoiseLevel, Schedule
 
@@ -27,10 +26,7 @@ __all__ = ["read_moments", "write_moments"]
 
 _VERSION = 1
 _AVERAGES = ("eps", "unexplained", "residual", "spread")
-# What an archive raises that is damaged, encrypted (RuntimeError), packed in an unknown way
-# (NotImplementedError), or of a size that is made up (MemoryError).
-_UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, NotImplementedError, MemoryError)
-_UNREADABLE += (KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (*npz.UNREADABLE, TypeError)
 
 
 def write_moments(path: str | os.PathLike, moments: Moments, params: Any, **about: Any) -> None:

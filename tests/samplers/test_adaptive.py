@@ -64,11 +64,12 @@ def test_flow_is_the_exact_one_both_ways(name, key):
     # ten times the tolerance of 1e-5, as errors of some twenty steps add up; a chain's rate jumps
     # at whole numbers, for which smooth rules take a hundred steps that err by the tolerance
     # itself, 1e-5 (1 + |x|), and on one side: 3e-3, halved on the way to data, doubled back
-    atol = 3e-3 if name == "chain" else 1e-4
+    atol = 1.5e-3 if name == "chain" else 1e-4
     np.testing.assert_allclose(found.x, exact_flow(x_T, schedule, top, bottom), atol=atol)
     back = solve_ode(DATA, schedule, found.x, start=bottom, end=top)
-    scale = float(schedule.prior_std)  # the way back magnifies by as much
-    np.testing.assert_allclose(back.x, x_T, atol=atol * max(1, scale / 0.5))
+    # the way back magnifies by as much, and on a chain adds an error of its own
+    scale = max(1, float(schedule.prior_std) / 0.5) * (2 if name == "chain" else 1)
+    np.testing.assert_allclose(back.x, x_T, atol=atol * scale)
 
 
 ODE = ["dopri5", "dopri8", "bosh3", "heun", "midpoint", "kvaerno3", "kvaerno5"]
