@@ -7,14 +7,13 @@ an epoch's end; and a run resumes from the number of its step alone.
 """
 
 import dataclasses
-import functools
 import operator
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from jaxdiff.data import images, sources
+from jaxdiff.data import images, order, sources
 
 __all__ = ["SPLITS", "Dataset", "from_arrays", "from_source"]
 
@@ -121,23 +120,12 @@ class Dataset:
         step = operator.index(step)
         if step < 0:
             raise ValueError(f"step must be >= 0, got {step}")
-        index, mirrored = self._deal(step * self.batch_size)
+        start = step * self.batch_size
+        index, mirrored = order.deal(self.seed, len(self), start, self.batch_size)
         x = _as_float(self.x[index])
         if self.flip:
             x = np.where(mirrored[:, None, None, None], x[:, :, ::-1], x)
         return {"x": x} if self.y is None else {"x": x, "y": self.y[index]}
-
-    def _deal(self, start: int) -> tuple[np.ndarray, np.ndarray]:
-        """The examples at places start .. start + B of the sequence, and which are mirrored."""
-        parts = []
-        place, end = start, start + self.batch_size
-        while place < end:
-            epoch, first = divmod(place, len(self))
-            last = min(len(self), first + end - place)
-            parts.append([column[first:last] for column in _epoch(self.seed, epoch, len(self))])
-            place += last - first
-        index, mirrored = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return index, mirrored
 
     def with_batches(self, batch_size: int, *, seed: int = 0, flip: bool = False) -> "Dataset":
         """The same examples, dealt out otherwise.
@@ -156,8 +144,7 @@ class Dataset:
         batch_size, seed = operator.index(batch_size), operator.index(seed)
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {batch_size}")
-        if not 0 <= seed < 2**63:
-            raise ValueError(f"seed must lie in 0 <= seed < 2**63, got {seed}")
+        order.check_seed(seed)
         if flip and len(self.x.shape) != 4:
             raise ValueError(f"flip is for images [N, H, W, C], got shape {list(self.x.shape)}")
         return dataclasses.replace(self, batch_size=batch_size, seed=seed, flip=flip)
@@ -277,15 +264,3 @@ def _as_float(x: np.ndarray) -> np.ndarray:
 def _read(x: sources.Source, rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Some rows as float32 in [-1, 1], `size` at a time."""
     return (_as_float(x[rows[i : i + size]]) for i in range(0, len(rows), size))
-
-
-@functools.lru_cache(maxsize=4)  # consecutive batches share an epoch or two
-def _epoch(seed: int, epoch: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The order of n examples in one epoch, and which are mirrored, from (seed, epoch).
-
-    Sorting raw words of a counter-based generator rather than `Generator.permutation`: numpy
-    promises the former to be the same in every version (NEP 19), so that resumed runs agree.
-    Two equal words in 64 bits, which would favour the lower index, have chance n**2 / 2**65.
-    """
-    raw = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(2 * n)
-    return np.argsort(raw[:n], kind="stable"), (raw[n:] & np.uint64(1)).astype(bool)
