@@ -36,6 +36,8 @@ HOME = {
     "sklearn": {"data/"},
     "PIL": {"data/"},
     "tensorboardX": {"training/tensorboard.py"},
+    "tokenizers": {"data/text/tokens.py"},
+    "safetensors": {"interop/"},
 }
 
 
