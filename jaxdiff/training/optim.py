@@ -25,6 +25,7 @@ __all__ = [
     "lamb",
     "learning_rate",
     "linear",
+    "only_trained",
     "su",
     "trapezoid",
 ]
@@ -167,6 +168,28 @@ def lamb(
         parts.append(optax.add_decayed_weights(weight_decay, mask=_layers))
     parts.append(optax.masked(optax.scale_by_trust_ratio(), _layers))
     return optax.chain(*parts, optax.scale(-1.0))
+
+
+def only_trained(optimizer: optax.GradientTransformation, labels: Any) -> Any:
+    """The optimiser for some of the parameters alone; the others have no update, and no moments.
+
+    Its clipping is by the norm of the gradient of those that are trained.
+
+    Args:
+        optimizer: any.
+        labels: a tree like the parameters, "trained" or "frozen", as the methods of
+            `models.tuning` say it.
+
+    Returns:
+        An optax GradientTransformation.
+
+    Raises:
+        ValueError: another label, or nothing to train.
+    """
+    found = set(jax.tree.leaves(labels))
+    if not found <= {"trained", "frozen"} or "trained" not in found:
+        raise ValueError(f"labels must be trained, some of them, or frozen, got {sorted(found)}")
+    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
 
 
 def _layers(params: Any) -> Any:
