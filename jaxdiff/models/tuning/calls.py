@@ -10,25 +10,29 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxdiff.models.tuning import paths
 
-__all__ = ["Call", "find_blocks", "instead", "outputs", "run", "shapes", "start"]
+__all__ = ["Call", "completed", "find_blocks", "instead", "outputs", "run", "shapes", "start"]
 
 Call = Callable[[str, Callable, tuple, dict[str, Any]], Any]
 """`call(path, module, args, kwargs)`: what is returned instead of module(*args, **kwargs)."""
 
 
 @contextlib.contextmanager
-def instead(call: Call) -> Iterator[None]:
+def instead(call: Call, replaced: Sequence[str] = ()) -> Iterator[None]:
     """Within it, modules are called through `call`.
 
     Under `nn.remat` that is inside of what is computed again, so that `call` must return what it
-    makes and leave arrays nowhere else.
+    makes and leave arrays nowhere else. Of modules that are `replaced`, which it never calls, no
+    parameters are made or wanted: some, such as `nn.Embed`, would be made before the call.
     """
 
     def interceptor(module: Callable, args: Any, kwargs: Any, context: Any) -> Any:
+        if context.method_name == "setup" and "/".join(context.module.path) in replaced:
+            return None
         if context.method_name != "__call__":
             return module(*args, **kwargs)
         return call("/".join(context.module.path), module, args, kwargs)
@@ -118,6 +122,22 @@ def find_blocks(net: nn.Module, *args: Any, **kwargs: Any) -> tuple[str, ...]:
     with instead(call):
         jax.eval_shape(lambda: net.init(jax.random.key(0), *args, **kwargs))
     return tuple(found)
+
+
+def completed(net: nn.Module, params: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """The parameters, with zeros for modules that have none since others stand for them.
+
+    Flax asks for parameters made in `setup` before a call can be done otherwise. Nothing computes
+    with the zeros, so that no program has them.
+    """
+    wanted = jax.eval_shape(lambda: net.init(jax.random.key(0), *args, **kwargs))["params"]
+    given = paths.flat(params)
+    return paths.nested(
+        {
+            path: given[path] if path in given else jnp.zeros(leaf.shape, leaf.dtype)
+            for path, leaf in paths.flat(wanted).items()
+        }
+    )
 
 
 def start(net: nn.Module, key: Array, params: Any, args: tuple, kwargs: dict[str, Any]) -> Any:

@@ -114,9 +114,11 @@ class Ladder:
                 return jnp.zeros(beside[path][1], arrays.float_dtype())
             return args[0] if path in self.dropped else module(*args, **kwargs)
 
-        with calls.instead(call):
-            side = self.side.init(keys[2], *args, **kwargs)["params"]
-        ladder = {"side": side, "rungs": paths.nested(rungs)}
+        with calls.instead(call, replaced=self.first):
+            side = paths.flat(self.side.init(keys[2], *args, **kwargs)["params"])
+        replaced = tuple(f"{name}/" for name in (*self.first, *self.dropped))
+        side = {path: leaf for path, leaf in side.items() if not path.startswith(replaced)}
+        ladder = {"side": paths.nested(side), "rungs": paths.nested(rungs)}
         if self.output == "up":
             ladder["up"] = linear.start(keys[3], beside[""][1][-1], own[""][1][-1])
         return {"params": {"backbone": params, "ladder": ladder}}
@@ -158,7 +160,7 @@ class Ladder:
             mu = jax.nn.sigmoid(rungs[f"{path}/gate"] / self.temperature).astype(z.dtype)
             return module(mu * z + (1 - mu) * seen(path, z.dtype), *more, **kwargs)
 
-        with calls.instead(call):
+        with calls.instead(call, replaced=self.first):
             z = calls.run(self.side, ladder["side"], args, kwargs, key, train)
         return y + z if self.output == "sum" else linear.dense(ladder["up"], z)
 
