@@ -15,8 +15,6 @@ from tests.models.tuning.networks import (
     NETWORKS,
     QUICK,
     TOKENS,
-    T,
-    X,
     abstract,
     count,
     filled,
@@ -66,10 +64,9 @@ def test_starts_as_the_network_itself(network, method):
         jax.tree.leaves(variables["params"]["backbone"]), jax.tree.leaves(params), strict=True
     ):
         np.testing.assert_array_equal(one, two)
-    # without XLA's optimisations no sum of the one program is ordered otherwise in the other
-    alone = jax.jit(net.apply, compiler_options=QUICK)({"params": params}, *args)
-    tuned = jax.jit(method.apply, compiler_options=QUICK)(variables, *args)
-    np.testing.assert_array_equal(tuned, alone)
+    # operation by operation, so that no compiler orders the sums of one program otherwise
+    alone = net.apply({"params": params}, *args)
+    np.testing.assert_array_equal(method.apply(variables, *args), alone)
     assert jnp.abs(alone).max() > 0.01
 
 
@@ -250,4 +247,3 @@ def test_blocks_are_found_in_every_network():
     }
     found = {name: tuning.find_blocks(net, *args) for name, (net, args) in NETWORKS.items()}
     assert found == wanted
-    assert X.ndim == 4 and T.ndim == 1
