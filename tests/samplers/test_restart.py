@@ -69,7 +69,8 @@ def test_happens_once_and_only_within_the_grid():
     )
     found, plain = run(sampler, noise), run(heun(), None)
     first = int(np.argmax(np.asarray(grid.levels.sigma) <= LOW))
-    np.testing.assert_array_equal(found[:first], plain[:first])
+    # Two programs of one formula: a rounding or two of float64 apart.
+    np.testing.assert_allclose(found[:first], plain[:first], rtol=1e-14)
     assert abs(float((found - plain)[first, 0, 0])) > 0.1
 
 
