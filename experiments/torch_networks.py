@@ -124,15 +124,17 @@ def dit(p: dict, *, heads: int, patch: int) -> Callable[..., torch.Tensor]:
     blocks = [p[f"block_{i}"] for i in range(sum(name.startswith("block_") for name in p))]
 
     def attend(q: dict, h: torch.Tensor) -> torch.Tensor:
-        parts = _dense(q["qkv"], h).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-        out = functional.scaled_dot_product_attention(*parts)
-        return _dense(q["attention_out"], out.transpose(1, 2).flatten(2))
+        names = ("query", "key", "value")
+        parts = [_dense(q[name], h).unflatten(-1, (heads, -1)) for name in names]
+        out = functional.scaled_dot_product_attention(*(part.transpose(1, 2) for part in parts))
+        return _dense(q["out"], out.transpose(1, 2).flatten(2))
 
     def block(q: dict, h: torch.Tensor, emb: torch.Tensor) -> torch.Tensor:
         scale_a, shift_a, gate_a, scale_p, shift_p, gate_p = _modulated(q, emb, 6)
-        h = h + gate_a * attend(q, _adapted(h, scale_a, shift_a))
-        wide = _dense(q["expand"], _adapted(h, scale_p, shift_p))
-        return h + gate_p * _dense(q["contract"], functional.gelu(wide, approximate="tanh"))
+        h = h + gate_a * attend(q["attention"], _adapted(h, scale_a, shift_a))
+        wide = _dense(q["perceptron"]["expand"], _adapted(h, scale_p, shift_p))
+        narrow = q["perceptron"]["contract"]
+        return h + gate_p * _dense(narrow, functional.gelu(wide, approximate="tanh"))
 
     def positions(rows: int, columns: int, width: int) -> torch.Tensor:
         tokens = torch.arange(rows * columns)

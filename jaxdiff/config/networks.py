@@ -95,6 +95,13 @@ class DiTConfig:
     """The compute dtype; parameters stay float32."""
     remat: bool = False
     """Whether blocks are recomputed on the way back: less memory, more time."""
+    positions: str = "sinusoidal"
+    """How patches know their places: none, learned, sinusoidal, bias, t5, shaw, xl, deberta, alibi,
+    rotary, factor, urpe, or a sum such as sinusoidal+factor."""
+    skips: bool = False
+    """Whether blocks of the second half see the outputs of the first."""
+    implementation: Literal["xla", "cudnn"] | None = None
+    """What computes attention that can be fused; cudnn on NVIDIA GPUs in half precision."""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdiff.models import embeddings, layers, precision
+from jaxdiff.models import embeddings, layers, positions, precision
+from jaxdiff.models.attention import Attention
+from jaxdiff.models.transformer import Perceptron
 
-__all__ = ["DiT"]
+__all__ = ["SIZES", "DiT", "dit_of_size"]
 
 
 class DiT(nn.Module):
@@ -27,7 +29,8 @@ class DiT(nn.Module):
     with equal fields are equal and hash equal.
 
     Attributes:
-        width: the length of a token; must divide by 4 and by `heads`.
+        width: the length of a token; must divide by `heads`, and by 4 where positions are
+            sinusoidal.
         depth: the number of blocks.
         heads: the number of attention heads.
         patch: the side of a patch in pixels; must divide H and W.
@@ -42,8 +45,14 @@ class DiT(nn.Module):
         dtype: the compute dtype, such as "bfloat16"; None for float32. Parameters, statistics of
             norms, the softmax and the output stay float32.
         remat: whether blocks are recomputed on the way back instead of their activations stored.
+        positions: how patches know their places, a name of `positions.NAMES` or a sum such as
+            "sinusoidal+factor"; relative ones are of (row, column), each block has its own.
+        skips: whether blocks of the second half also see the outputs of the first, last first, by
+            concatenation and a dense layer.
+        implementation: "xla" or "cudnn", of attention that can be fused.
 
-    Source: Peebles and Xie 2023, arXiv:2212.09748, section 3.2 (adaLN-Zero); the dropout is ours.
+    Source: Peebles and Xie 2023, arXiv:2212.09748, section 3.2 (adaLN-Zero); skips: Bao et al.
+    2023, arXiv:2209.12152, section 3.1; the dropout and other positions are ours.
     """
 
     width: int = 384
@@ -58,6 +67,9 @@ class DiT(nn.Module):
     dropout: float = 0.0
     dtype: Any = None
     remat: bool = False
+    positions: str = "sinusoidal"
+    skips: bool = False
+    implementation: str | None = None
 
     @nn.compact
     def __call__(
@@ -101,12 +113,10 @@ class DiT(nn.Module):
         emb = nn.silu(emb)
         rows, columns = x.shape[1] // self.patch, x.shape[2] // self.patch
         h = layers.dense(self.width, dtype=self.dtype, name="in")(_patches(x, self.patch))
-        h = h + _positions(rows, columns, self.width).astype(h.dtype)
-        block = nn.remat(DiTBlock, static_argnums=(3,)) if self.remat else DiTBlock
-        for i in range(self.depth):
-            h = block(self.heads, self.expansion, self.dropout, self.dtype, name=f"block_{i}")(
-                h, emb, train
-            )
+        place = positions.absolute(self.positions, (rows, columns), "positions")
+        if place is not None:
+            h = h + place((rows, columns), self.width).astype(h.dtype)
+        h = self._blocks(h, emb, (rows, columns), train)
         self.sow("intermediates", "features", h.reshape(-1, rows, columns, self.width))
         scale, shift = _modulation(emb, h, 2)
         h = _norm(h, scale, shift, self.dtype, "norm")
@@ -116,31 +126,83 @@ class DiT(nn.Module):
         )
         return precision.output(_unpatch(out(h), rows, columns, self.patch))
 
+    def _blocks(self, h: Array, emb: Array, shape: tuple[int, int], train: bool) -> Array:
+        block = nn.remat(DiTBlock, static_argnums=(3,)) if self.remat else DiTBlock
+        kept = []
+        for i in range(self.depth):
+            if self.skips and i >= (self.depth + 1) // 2:
+                h = jnp.concatenate([h, kept.pop()], axis=-1)
+                h = layers.dense(self.width, dtype=self.dtype, name=f"join_{i}")(h)
+            relative = positions.relative(
+                self.positions,
+                heads=self.heads,
+                dim=self.width // self.heads,
+                span=tuple(n - 1 for n in shape),
+                shape=shape,
+                module=f"relative_{i}",
+            )
+            how = (self.heads, self.expansion, relative, self.dropout, self.implementation)
+            h = block(*how, self.dtype, name=f"block_{i}")(h, emb, train)
+            if i < self.depth // 2:
+                kept.append(h)
+        return h
+
 
 class DiTBlock(nn.Module):
     """Attention and a perceptron, each a residual branch behind an adaptive norm and a gate."""
 
     heads: int
     expansion: int = 4
+    position: positions.Position | None = None
     dropout: float = 0.0
+    implementation: str | None = None
     dtype: Any = None
 
     @nn.compact
     def __call__(self, h: Array, emb: Array, train: bool = False) -> Array:
         """Tokens [B, N, width] and silu(emb) [B, E] to tokens."""
-        batch, tokens, width = h.shape
         drop = nn.Dropout(self.dropout, deterministic=not train)
         scale_a, shift_a, gate_a, scale_p, shift_p, gate_p = _modulation(emb, h, 6)
-        branch = _norm(h, scale_a, shift_a, self.dtype, "norm_attention")
-        qkv = layers.dense(3 * width, dtype=self.dtype, name="qkv")(branch)
-        qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)
-        branch = layers.attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]).reshape(h.shape)
-        branch = layers.dense(width, dtype=self.dtype, name="attention_out")(branch)
+        attend = Attention(
+            self.heads,
+            position=self.position,
+            implementation=self.implementation,
+            dtype=self.dtype,
+            name="attention",
+        )
+        branch = attend(_norm(h, scale_a, shift_a, self.dtype, "norm_attention"))
         h = h + gate_a * drop(branch)
-        branch = _norm(h, scale_p, shift_p, self.dtype, "norm_perceptron")
-        branch = layers.dense(self.expansion * width, dtype=self.dtype, name="expand")(branch)
-        branch = layers.dense(width, dtype=self.dtype, name="contract")(nn.gelu(branch))
+        hidden = self.expansion * h.shape[-1]
+        last = Perceptron(hidden, "gelu_tanh", dtype=self.dtype, name="perceptron")
+        branch = last(_norm(h, scale_p, shift_p, self.dtype, "norm_perceptron"))
         return h + gate_p * drop(branch)
+
+
+SIZES = {
+    "S": {"width": 384, "depth": 12, "heads": 6},
+    "B": {"width": 768, "depth": 12, "heads": 12},
+    "L": {"width": 1024, "depth": 24, "heads": 16},
+    "XL": {"width": 1152, "depth": 28, "heads": 16},
+}
+"""The published sizes; with patches of 2 on latents of 32x32x4 and 1000 classes they have 33, 130,
+458 and 675 million parameters.
+
+Source: Peebles and Xie 2023, arXiv:2212.09748, tables 1 and 4.
+"""
+
+
+def dit_of_size(size: str, **more: Any) -> DiT:
+    """A DiT of a published size; `more` are its other fields, such as patch, num_classes, dtype.
+
+    Args:
+        size: a name of `SIZES`.
+
+    Raises:
+        ValueError: an unknown size.
+    """
+    if size not in SIZES:
+        raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}")
+    return DiT(**{**SIZES[size], **more})
 
 
 def _modulation(emb: Array, h: Array, parts: int) -> list[Array]:
@@ -152,13 +214,6 @@ def _modulation(emb: Array, h: Array, parts: int) -> list[Array]:
 
 def _norm(h: Array, scale: Array, shift: Array, dtype: Any, name: str) -> Array:
     return layers.layer_norm(affine=False, dtype=dtype, name=name)(h) * (1 + scale) + shift
-
-
-def _positions(rows: int, columns: int, width: int) -> Array:
-    """[1, rows * columns, width]: half of the features tell the row, half the column."""
-    row, column = jnp.divmod(jnp.arange(rows * columns), columns)
-    halves = [embeddings.sinusoidal(axis, width // 2) for axis in (row, column)]
-    return jnp.concatenate(halves, axis=-1)[None]
 
 
 def _patches(x: Array, patch: int) -> Array:
@@ -176,13 +231,12 @@ def _unpatch(h: Array, rows: int, columns: int, patch: int) -> Array:
 
 def _check(net: DiT, height: int, width: int) -> None:
     """Raises ValueError unless the fields fit together and fit images of this size."""
+    positions.split(net.positions)
     if net.patch < 1 or height % net.patch or width % net.patch:
         raise ValueError(
             f"patch={net.patch} must divide image height and width, got {height} x {width}"
         )
     if net.heads < 1 or net.width % net.heads:
         raise ValueError(f"heads={net.heads} must divide width={net.width}")
-    if net.width % 4 or net.width < 8:
-        raise ValueError(f"width must divide by 4 and be at least 8, got {net.width}")
     if not 0 <= net.dropout < 1:
         raise ValueError(f"dropout must lie in [0, 1), got {net.dropout}")

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.models import embeddings, layers, resample
+from jaxdiff.models import attention, embeddings, layers, resample
 
 __all__ = ["DHARIWAL", "SONG", "Block", "Style", "check", "norm", "one_hot", "size_of"]
 
@@ -185,7 +185,7 @@ class Block(nn.Module):
             name="qkv",
         )(self._norm("norm2", h))
         qkv = qkv.reshape(batch, -1, self.heads, width // self.heads, 3)
-        out = layers.attend(qkv[..., 0], qkv[..., 1], qkv[..., 2]).reshape(h.shape)
+        out = attention.attend(qkv[..., 0], qkv[..., 1], qkv[..., 2]).reshape(h.shape)
         proj = layers.conv(width, kernel=1, kernel_init=style.last, dtype=self.dtype, name="proj")
         return (proj(out) + h) * style.skip_scale
 

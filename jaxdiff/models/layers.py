@@ -1,4 +1,4 @@
-"""The pieces of an image network: norm, convolution, residual block, attention, resampling.
+"""The pieces of an image network: norm, convolution, residual block, resampling.
 
 Activations follow `dtype`, a compute dtype such as "bfloat16" or None for the parameters' own, as
 `precision` says. Images are channels-last.
@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -18,12 +17,10 @@ from jaxdiff.models import precision
 __all__ = [
     "LECUN",
     "ZEROS",
-    "AttentionBlock",
     "Downsample",
     "Initializer",
     "ResidualBlock",
     "Upsample",
-    "attend",
     "conv",
     "dense",
     "depth_to_space",
@@ -155,47 +152,27 @@ def group_norm(groups: int, *, epsilon: float = 1e-5, dtype: Any = None, name: s
     )
 
 
-def layer_norm(*, affine: bool = True, dtype: Any = None, name: str) -> nn.LayerNorm:
+def layer_norm(
+    *, affine: bool = True, epsilon: float = 1e-5, dtype: Any = None, name: str
+) -> nn.LayerNorm:
     """Layer normalisation over the last axis, its statistics in float32.
 
     Args:
         affine: whether it has a learned scale and shift; adaptive norms bring their own.
+        epsilon: what keeps the quotient finite; published networks differ in it.
         dtype: the dtype of the result, None for the parameters' own.
         name: the name of its parameters.
 
     Source: Ba et al. 2016, arXiv:1607.06450, eq. 3.
     """
     return nn.LayerNorm(
-        epsilon=1e-5,
+        epsilon=epsilon,
         use_scale=affine,
         use_bias=affine,
         dtype=dtype,
         param_dtype=arrays.float_dtype(),
         name=name,
     )
-
-
-def attend(query: Array, key: Array, value: Array) -> Array:
-    """Softmax attention.
-
-        out_i = sum_j softmax_j(query_i . key_j / sqrt(D)) value_j
-
-    Args:
-        query: [B, N, heads, D].
-        key: [B, M, heads, D].
-        value: [B, M, heads, D].
-
-    Returns:
-        [B, N, heads, D], in the dtype of `value`; scores and softmax are never in half precision.
-
-    Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1.
-    """
-    wide = jnp.promote_types(query.dtype, jnp.float32)
-    scores = jnp.einsum(
-        "bnhd,bmhd->bhnm", query, key, precision=precision.EXACT, preferred_element_type=wide
-    )
-    weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1)
-    return jnp.einsum("bhnm,bmhd->bnhd", weights.astype(value.dtype), value)
 
 
 def depth_to_space(x: Array, height: int, width: int) -> Array:
@@ -264,37 +241,6 @@ class ResidualBlock(nn.Module):
 
     def _norm(self, name: str) -> nn.GroupNorm:
         return group_norm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name=name)
-
-
-class AttentionBlock(nn.Module):
-    """Self-attention over the pixels of an image, as a residual branch that starts as zero.
-
-        out = x + dense_0(attend(q, k, v)),    q, k, v = dense(norm(x))
-
-    Attributes:
-        heads: the number of heads; must divide the channels.
-        groups: the groups of the norm; must divide the channels.
-        epsilon: of the norm.
-        dtype: the compute dtype, None for the parameters' own.
-
-    Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
-    """
-
-    heads: int = 1
-    groups: int = 32
-    epsilon: float = 1e-5
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] to the same shape."""
-        batch, height, width, channels = x.shape
-        norm = group_norm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name="norm")
-        h = norm(x)
-        qkv = dense(3 * channels, dtype=self.dtype, name="qkv")(h)
-        qkv = qkv.reshape(batch, height * width, 3, self.heads, channels // self.heads)
-        h = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]).reshape(x.shape)
-        return x + dense(channels, kernel_init=ZEROS, dtype=self.dtype, name="out")(h)
 
 
 class Downsample(nn.Module):

@@ -9,6 +9,7 @@ import flax.linen as nn
 from jax import Array
 
 from jaxdiff.models import layers
+from jaxdiff.models.attention import AttentionBlock
 
 __all__ = ["attention", "block", "check", "down", "level"]
 
@@ -62,7 +63,7 @@ def block(net: nn.Module, h: Array, emb: Array, train: bool, multiplier: int, na
 
 def attention(net: nn.Module, name: str) -> nn.Module:
     """A block of attention."""
-    kind = nn.remat(layers.AttentionBlock) if net.remat else layers.AttentionBlock
+    kind = nn.remat(AttentionBlock) if net.remat else AttentionBlock
     return kind(heads=net.heads, groups=net.groups, epsilon=net.epsilon, dtype=net.dtype, name=name)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import signal, special
 
-from jaxdiff.models import layers
+from jaxdiff.models import attention, layers
 
 
 def _normal(seed, shape):
@@ -81,7 +81,7 @@ def test_conv_is_a_correlation():
 
 def test_attend_is_softmax_attention():
     query, key, value = _normal(0, (2, 5, 3, 4)), _normal(1, (2, 7, 3, 4)), _normal(2, (2, 7, 3, 4))
-    got = jax.jit(layers.attend)(query, key, value)
+    got = jax.jit(attention.attend)(query, key, value)
     for b in range(2):
         for h in range(3):
             weights = special.softmax(query[b, :, h] @ key[b, :, h].T / np.sqrt(4), axis=-1)
@@ -93,7 +93,7 @@ def test_attend_in_half_precision_keeps_scores_in_float32():
     query = jnp.ones((1, 1, 1, 2), jnp.bfloat16)
     key = jnp.array([[1000.0, 0.0], [1000.0, 1.0]], jnp.bfloat16).reshape(1, 2, 1, 2)
     value = jnp.array([[0.0, 0.0], [1.0, 1.0]], jnp.bfloat16).reshape(1, 2, 1, 2)
-    got = jax.jit(layers.attend)(query, key, value)
+    got = jax.jit(attention.attend)(query, key, value)
     assert got.dtype == jnp.bfloat16
     wanted = special.expit(1 / np.sqrt(2))
     # One bfloat16 rounding of the weight, 2**-9 relative, and one of the result.
@@ -102,7 +102,7 @@ def test_attend_in_half_precision_keeps_scores_in_float32():
 
 def test_attention_block_is_equivariant_to_permuted_pixels():
     x = _normal(0, (2, 4, 4, 8))
-    block = layers.AttentionBlock(heads=2, groups=4)
+    block = attention.AttentionBlock(heads=2, groups=4)
     variables = _perturbed(_init(block, x))
     order = np.random.default_rng(0).permutation(16)
     shuffled = x.reshape(2, 16, 8)[:, order].reshape(x.shape)

@@ -87,7 +87,7 @@ def test_scores_of_attention_are_float32():
     wide, exponentials = 0, []
     for equation in equations(program.jaxpr):
         out = equation.outvars[0].aval
-        if equation.primitive.name == "dot_general" and out.ndim == 4:
+        if equation.primitive.name == "dot_general" and out.ndim >= 4:
             wide += out.dtype == jnp.float32
         if equation.primitive.name == "exp":
             exponentials.append(out.dtype)

@@ -18,7 +18,7 @@ import torch
 from diffusers import UNet2DModel
 from torch.nn import functional
 
-from jaxdiff.models import UNet, layers, resample
+from jaxdiff.models import UNet, attention, layers, resample
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(2, 8, 8, 6)).astype(np.float32)
@@ -60,7 +60,7 @@ def test_attention():
     query, key, value = GENERATOR.normal(size=(3, 2, 7, 3, 4)).astype(np.float32)
     heads = [torch.tensor(a).transpose(1, 2) for a in (query, key, value)]
     wanted = functional.scaled_dot_product_attention(*heads).transpose(1, 2)
-    np.testing.assert_allclose(layers.attend(query, key, value), wanted.numpy(), atol=1e-5)
+    np.testing.assert_allclose(attention.attend(query, key, value), wanted.numpy(), atol=1e-5)
 
 
 LEVELS = 3

@@ -1,0 +1,81 @@
+"""Absolute positions: vectors added to the tokens before the first layer."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxdiff import arrays
+from jaxdiff.models import embeddings
+from jaxdiff.models.positions.tables import SMALL
+
+__all__ = ["ABSOLUTE", "Learned", "Sinusoidal"]
+
+
+class Learned(nn.Module):
+    """A learned vector for each place of a grid; a grid beyond it is an error, not a guess.
+
+    Attributes:
+        span: as many tokens as there may be, along each axis.
+
+    Source: Devlin et al. 2019, arXiv:1810.04805; on grids Dosovitskiy et al. 2021,
+    arXiv:2010.11929.
+    """
+
+    span: tuple[int, ...] = (512,)
+
+    @nn.compact
+    def __call__(self, shape: tuple[int, ...], width: int) -> Array:
+        """The vectors of a grid of tokens, row by row: [1, N, width].
+
+        Raises:
+            ValueError: a grid that does not fit.
+        """
+        places = _places(shape, self.span)
+        if any(n > most for n, most in zip(shape, self.span, strict=True)):
+            raise ValueError(
+                f"learned positions are for at most {_times(self.span)} tokens, got {_times(shape)}"
+            )
+        size = (int(np.prod(self.span)), width)
+        table = self.param("table", SMALL, size, arrays.float_dtype())
+        return table[np.ravel_multi_index(tuple(places.T), self.span)][None]
+
+
+class Sinusoidal(Learned):
+    """Sines and cosines of each place; on a grid an equal part of the features for each axis.
+
+    Nothing is learned, and any grid has them.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5, in the layout of
+    `embeddings.sinusoidal`.
+    """
+
+    @nn.compact
+    def __call__(self, shape: tuple[int, ...], width: int) -> Array:
+        """The vectors of a grid of tokens, row by row: [1, N, width].
+
+        Raises:
+            ValueError: a width that does not divide by twice the number of axes.
+        """
+        places, axes = _places(shape, self.span), len(shape)
+        if width % (2 * axes) or width < 4 * axes:
+            raise ValueError(
+                f"width must divide by {2 * axes} and be {4 * axes} or more, got {width}"
+            )
+        waves = [embeddings.sinusoidal(jnp.asarray(axis), width // axes) for axis in places.T]
+        return jnp.concatenate(waves, axis=-1)[None]
+
+
+ABSOLUTE: dict[str, type[Learned]] = {"learned": Learned, "sinusoidal": Sinusoidal}
+"""By name."""
+
+
+def _places(shape: tuple[int, ...], span: tuple[int, ...]) -> np.ndarray:
+    """[N, axes], int."""
+    if len(shape) != len(span):
+        raise ValueError(f"positions were made for {len(span)} axes, got a grid {_times(shape)}")
+    return np.stack(np.unravel_index(np.arange(int(np.prod(shape))), shape), axis=-1)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in shape)
