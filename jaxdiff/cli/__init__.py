@@ -23,6 +23,8 @@ COMMANDS: dict[str, str] = {
     "sample": "draw samples from a run, as .npz and as a picture",
     "evaluate": "compare samples with real data: distances, precision, recall, copies",
     "likelihood": "how probable real data are to a model: bits/dim with their errors",
+    "finetune": "tune a trained network to labelled texts, by few parameters or all",
+    "classify": "tell the classes of texts by a tuned network",
     "inspect": "show what a run directory holds",
 }
 
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"jaxdiff {command}", f"{error.strerror or error}{where}")
-    except (ValueError, FloatingPointError) as error:
+    except (ValueError, FloatingPointError, ImportError) as error:
         return _fail(f"jaxdiff {command}", str(error))
 
 

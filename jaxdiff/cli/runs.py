@@ -80,6 +80,8 @@ def read_config(path: Path) -> tuple[Config, int | None]:
         ValueError: its configuration is damaged or of another version.
     """
     values, total = rundir.read_config(path)
+    if "backbone" in values:
+        raise ValueError(f"{path} holds a tuned classifier of texts: see jaxdiff classify")
     try:
         return configs.from_json(values), total
     except (ValueError, RecursionError) as error:

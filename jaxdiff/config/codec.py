@@ -8,7 +8,7 @@ from typing import Any, Literal
 from jaxdiff.config.fields import Config
 from jaxdiff.config.networks import MODELS, ClassifierConfig
 
-__all__ = ["changes", "from_json", "to_json"]
+__all__ = ["changes", "decode", "from_json", "plain", "to_json"]
 
 _OF_DENOISING = ("begins", "parametrization", "loss", "variance", "sampling")
 
@@ -22,14 +22,14 @@ def to_json(config: Config) -> dict[str, Any]:
     if isinstance(config.model, ClassifierConfig):
         values = {k: v for k, v in values.items() if k not in _OF_DENOISING}
     values["model"] = {"kind": config.model.kind, **values["model"]}
-    return _lists(values)
+    return plain(values)
 
 
-def _lists(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Tuples as lists, as JSON has them."""
     if isinstance(value, dict):
-        return {name: _lists(v) for name, v in value.items()}
-    return [_lists(v) for v in value] if isinstance(value, list | tuple) else value
+        return {name: plain(v) for name, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def from_json(values: Any) -> Config:
@@ -45,7 +45,7 @@ def from_json(values: Any) -> Config:
         ValueError: a name that is not known or a value of the wrong type, with its path, what
             was given, and what was wanted.
     """
-    return _decode(Config, values, "config")
+    return decode(Config, values, "config")
 
 
 def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
@@ -64,8 +64,18 @@ def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _decode(kind: Any, value: Any, path: str) -> Any:
-    """`value` as the type `kind`."""
+def decode(kind: Any, value: Any, path: str) -> Any:
+    """JSON values as a type: a dataclass, or what stands in the fields of one.
+
+    Args:
+        kind: the type.
+        value: dicts, lists and numbers. What a dataclass has besides takes its default.
+        path: what messages call it.
+
+    Raises:
+        ValueError: a name that is not known or a value of the wrong type, with its path, what
+            was given, and what was wanted.
+    """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _decode_fields(kind, value, path)
@@ -75,14 +85,14 @@ def _decode(kind: Any, value: Any, path: str) -> Any:
         return _require(value in args, value, path, f"one of {', '.join(map(str, args))}")
     if origin is dict:
         _require(isinstance(value, dict), value, path, "names and numbers")
-        return {name: _decode(args[1], v, f"{path}.{name}") for name, v in value.items()}
+        return {name: decode(args[1], v, f"{path}.{name}") for name, v in value.items()}
     if origin is tuple:
         _require(isinstance(value, list | tuple), value, path, "a list")
         many = args[-1] is Ellipsis
         _require(many or len(value) == len(args), value, path, f"a list of {len(args)}")
         parts = args[:1] * len(value) if many else args
         pairs = enumerate(zip(parts, value, strict=True))
-        return tuple(_decode(part, v, f"{path}[{i}]") for i, (part, v) in pairs)
+        return tuple(decode(part, v, f"{path}[{i}]") for i, (part, v) in pairs)
     if kind is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return float(_require(number, value, path, "a number"))
@@ -93,13 +103,13 @@ def _decode(kind: Any, value: Any, path: str) -> Any:
 def _decode_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
     """`T | None`, or the networks, told apart by "kind"."""
     if type(None) in args:
-        return None if value is None else _decode(args[0], value, path)
+        return None if value is None else decode(args[0], value, path)
     _require(isinstance(value, dict) and "kind" in value, value, path, "a network with its kind")
     kind = value["kind"]
     known = isinstance(kind, str) and kind in MODELS
     _require(known, kind, f"{path}.kind", f"one of {', '.join(MODELS)}")
     rest = {name: v for name, v in value.items() if name != "kind"}
-    return _decode(MODELS[kind], rest, path)
+    return decode(MODELS[kind], rest, path)
 
 
 def _decode_fields(kind: type, value: Any, path: str) -> Any:
@@ -108,7 +118,7 @@ def _decode_fields(kind: type, value: Any, path: str) -> Any:
     known = [f.name for f in dataclasses.fields(kind)]
     for name in value:
         _require(name in known, name, path, f"one of {', '.join(known)}")
-    return kind(**{name: _decode(hints[name], v, f"{path}.{name}") for name, v in value.items()})
+    return kind(**{name: decode(hints[name], v, f"{path}.{name}") for name, v in value.items()})
 
 
 def _require(holds: bool, value: Any, path: str, wanted: str) -> Any:

