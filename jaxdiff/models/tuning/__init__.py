@@ -16,6 +16,7 @@ from jaxdiff.models.tuning.calls import find_blocks
 from jaxdiff.models.tuning.ladder import Ladder, narrow
 from jaxdiff.models.tuning.lora import LoRA
 from jaxdiff.models.tuning.prompts import Prompts
+from jaxdiff.models.tuning.prune import fisher, prune, transformer_plan
 from jaxdiff.models.tuning.selected import Selected, bitfit, full, head
 
 __all__ = [
@@ -26,7 +27,10 @@ __all__ = [
     "Selected",
     "bitfit",
     "find_blocks",
+    "fisher",
     "full",
     "head",
     "narrow",
+    "prune",
+    "transformer_plan",
 ]

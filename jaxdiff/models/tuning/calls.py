@@ -10,12 +10,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from jaxdiff.models.tuning import paths
 
-__all__ = ["Call", "completed", "find_blocks", "instead", "outputs", "run", "shapes", "start"]
+__all__ = ["Call", "find_blocks", "instead", "outputs", "run", "shapes", "start"]
 
 Call = Callable[[str, Callable, tuple, dict[str, Any]], Any]
 """`call(path, module, args, kwargs)`: what is returned instead of module(*args, **kwargs)."""
@@ -122,22 +121,6 @@ def find_blocks(net: nn.Module, *args: Any, **kwargs: Any) -> tuple[str, ...]:
     with instead(call):
         jax.eval_shape(lambda: net.init(jax.random.key(0), *args, **kwargs))
     return tuple(found)
-
-
-def completed(net: nn.Module, params: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """The parameters, with zeros for modules that have none since others stand for them.
-
-    Flax asks for parameters made in `setup` before a call can be done otherwise. Nothing computes
-    with the zeros, so that no program has them.
-    """
-    wanted = jax.eval_shape(lambda: net.init(jax.random.key(0), *args, **kwargs))["params"]
-    given = paths.flat(params)
-    return paths.nested(
-        {
-            path: given[path] if path in given else jnp.zeros(leaf.shape, leaf.dtype)
-            for path, leaf in paths.flat(wanted).items()
-        }
-    )
 
 
 def start(net: nn.Module, key: Array, params: Any, args: tuple, kwargs: dict[str, Any]) -> Any:

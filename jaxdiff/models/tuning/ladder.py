@@ -84,13 +84,17 @@ class Ladder:
             raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, got {self.output!r}")
         arrays.check_range("temperature", self.temperature, 0, math.inf, "()")
 
-    def init(self, key: Array, *args: Any, backbone: Any = None, **kwargs: Any) -> dict[str, Any]:
+    def init(
+        self, key: Array, *args: Any, backbone: Any = None, side: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """The variables at the start.
 
         Args:
             key: a PRNG key.
             *args, **kwargs: what both networks take; only shapes and dtypes count.
             backbone: the trained parameters of the frozen one, None for new ones.
+            side: some of the other's, such as `prune` makes; None for new ones. Those in the place
+                of which D_0 stands, or nothing, are left out.
 
         Raises:
             ValueError: parameters of another network; a block that one of the networks does not
@@ -114,11 +118,10 @@ class Ladder:
                 return jnp.zeros(beside[path][1], arrays.float_dtype())
             return args[0] if path in self.dropped else module(*args, **kwargs)
 
-        with calls.instead(call, replaced=self.first):
-            side = paths.flat(self.side.init(keys[2], *args, **kwargs)["params"])
-        replaced = tuple(f"{name}/" for name in (*self.first, *self.dropped))
-        side = {path: leaf for path, leaf in side.items() if not path.startswith(replaced)}
-        ladder = {"side": paths.nested(side), "rungs": paths.nested(rungs)}
+        with calls.instead(call, (*self.first, *self.dropped)):
+            drawn = paths.flat(self.side.init(keys[2], *args, **kwargs)["params"])
+        params_side = self._given(drawn, paths.flat(side or {}))
+        ladder = {"side": paths.nested(params_side), "rungs": paths.nested(rungs)}
         if self.output == "up":
             ladder["up"] = linear.start(keys[3], beside[""][1][-1], own[""][1][-1])
         return {"params": {"backbone": params, "ladder": ladder}}
@@ -160,7 +163,7 @@ class Ladder:
             mu = jax.nn.sigmoid(rungs[f"{path}/gate"] / self.temperature).astype(z.dtype)
             return module(mu * z + (1 - mu) * seen(path, z.dtype), *more, **kwargs)
 
-        with calls.instead(call, replaced=self.first):
+        with calls.instead(call, (*self.first, *self.dropped)):
             z = calls.run(self.side, ladder["side"], args, kwargs, key, train)
         return y + z if self.output == "sum" else linear.dense(ladder["up"], z)
 
@@ -173,6 +176,19 @@ class Ladder:
                 "ladder": paths.labels(params["ladder"], ("*",)),
             }
         }
+
+    def _given(self, drawn: dict[str, Array], given: dict[str, Array]) -> dict[str, Array]:
+        """The side network's parameters, those that are given instead of those drawn."""
+        replaced = tuple(f"{name}/" for name in (*self.first, *self.dropped))
+        found = {path: leaf for path, leaf in given.items() if not path.startswith(replaced)}
+        for path, leaf in found.items():
+            wanted = drawn[path].shape if path in drawn else "none"
+            if leaf.shape != wanted:
+                raise ValueError(
+                    f"side must hold parameters of the side network: {path} is {leaf.shape},"
+                    f" wanted {wanted}"
+                )
+        return {**drawn, **found}
 
     def _check(self, own: dict[str, Any], beside: dict[str, Any]) -> None:
         """Raises ValueError where blocks are not there, or do not go together."""
@@ -208,7 +224,8 @@ class Ladder:
 def narrow(net: nn.Module, ratio: int) -> nn.Module:
     """The same network with all widths divided by `ratio`, and as many blocks and heads.
 
-    Groups of norms become as many as still divide the channels.
+    Groups of norms become as many as still divide the channels. Scores of attention take heads
+    N**2 numbers whatever the width: on long sequences fewer heads, `.clone(heads=...)`, save more.
 
     Args:
         net: any network of `models`, or a pair of such.

@@ -87,14 +87,15 @@ def memory(method, args):
 
 @pytest.mark.slow
 def test_a_ladder_keeps_few_activations():
-    """Expected of 6 layers and ratio 8: under half of what LoRA, adapters and full tuning take.
+    """Expected of 6 layers and ratio 8: under half of LoRA's and adapters', a third of all.
 
-    Sung et al. 2022 save 69 % of full tuning's memory, other methods at most 26 %.
+    Of one head: the scores of as many heads as the network has are as large as its own. Sung et al.
+    2022 save 69 % of full tuning's memory, other methods at most 26 %.
     """
     net = DiT(width=128, depth=6, heads=4)
     args = (np.zeros((32, 16, 16, 1), np.float32), np.zeros((32,), np.float32))
     methods = {"full": tuning.full(net), "lora": tuning.LoRA(net), "adapters": tuning.Adapters(net)}
-    methods["ladder"] = ladder(net, args, side=tuning.narrow(net, 8).clone(heads=4))
+    methods["ladder"] = ladder(net, args, side=tuning.narrow(net, 8).clone(heads=1))
     bytes_of = {name: memory(method, args) for name, method in methods.items()}
     print({name: f"{number / 2**20:.1f} MiB" for name, number in bytes_of.items()})
     assert bytes_of["ladder"] < 0.5 * bytes_of["lora"]
