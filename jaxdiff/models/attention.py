@@ -142,24 +142,25 @@ def attend(
 
         out_i = sum_j factor_ij normalise_j(scale query_i . key_j + bias_ij) value_j
 
-    A softmax without a factor is `jax.nn.dot_product_attention`; a factor comes after the softmax,
-    which fused kernels do not have a place for, so that it and the other normalisations hold
-    [B, heads, N, M] weights in memory.
+    A softmax without a factor is `jax.nn.dot_product_attention` where values are as long as keys;
+    a factor comes after the softmax, which fused kernels do not have a place for, so that it and
+    the other normalisations hold [B, heads, N, M] weights in memory.
 
     Args:
         query, key, bias, mask, scale, normalise: as `weigh` has them.
-        value: [B, M, heads, D].
+        value: [B, M, heads, any].
         factor: multiplies the weights; broadcasts to [B, heads, N, M].
         implementation: "xla" or "cudnn", where `jax.nn.dot_product_attention` is what computes.
 
     Returns:
-        [B, N, heads, D], in the dtype of `value`; scores and weights are never in half precision,
+        [B, N, heads, any], in the dtype of `value`; scores and weights are never in half precision,
         and queries that may see no key get 0.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; the factor: Luo et al. 2022,
     arXiv:2205.13401, eq. 4.
     """
-    if normalise == "softmax" and factor is None and value.dtype != jnp.float64:
+    fits = value.shape[-1] == key.shape[-1] and value.dtype != jnp.float64  # of fused kernels
+    if normalise == "softmax" and factor is None and fits:
         with jax.default_matmul_precision("highest"):  # of float32 alone: see `precision`
             out = jax.nn.dot_product_attention(
                 query,

@@ -60,7 +60,8 @@ class GAU(nn.Module):
         shape, dtype = (self.inner,), arrays.float_dtype()
         gamma = self.param(f"{name}_gamma", nn.initializers.ones, shape, dtype)
         beta = self.param(f"{name}_beta", layers.ZEROS, shape, dtype)
-        return base * gamma.astype(base.dtype) + beta.astype(base.dtype)
+        gamma, beta = (a.astype(base.dtype)[None, None, :] for a in (gamma, beta))
+        return base * gamma + beta
 
 
 class GAUBlock(nn.Module):

@@ -189,7 +189,7 @@ class Transformer(nn.Module):
         Args:
             tokens: int [B, N] in 0..vocab-1, others give NaN; float [B, N, any] if vocab is None.
             mask: bool [B, N], True where there is a token and not padding, or [B, N, N].
-            types: int [B, N], of `types`; 0 unless given.
+            types: int [B, N] in 0..types-1, others give NaN; 0 unless given.
             prefix: [P, width], vectors put before the tokens and taken off at the end.
             memory: [B, M, any], where `cross`.
             memory_mask: bool [B, M], likewise.
@@ -234,12 +234,11 @@ class Transformer(nn.Module):
                 self.vocab, self.width, embedding_init=positions.SMALL, param_dtype=dtype,
                 name="tokens",
             )  # fmt: skip
-            # One row past the table is NaN by take's fill mode: a wrong token must not pass.
-            h = table(jnp.where((tokens >= 0) & (tokens < self.vocab), tokens, self.vocab))
+            h = table(_held(tokens, self.vocab))
         if self.types:
             kinds = jnp.zeros(h.shape[:2], int) if types is None else types
             how = {"embedding_init": positions.SMALL, "param_dtype": dtype, "name": "types"}
-            h = h + nn.Embed(self.types, self.width, **how)(kinds)
+            h = h + nn.Embed(self.types, self.width, **how)(_held(kinds, self.types))
         return h if self.dtype is None else h.astype(self.dtype)
 
     def _blocks(
@@ -292,6 +291,11 @@ class EncoderDecoder(nn.Module):
         """[B, M] and the tokens so far [B, N], with the source's mask [B, M], to [B, N, out]."""
         memory = self.encoder(source, mask, train=train)
         return self.decoder(target, memory=memory, memory_mask=mask, train=train)
+
+
+def _held(index: Array, count: int) -> Array:
+    """Rows of a table; a wrong one is past it, which is NaN by take's fill mode: none must pass."""
+    return jnp.where((index >= 0) & (index < count), index, count)
 
 
 def _rows(vectors: Array, h: Array) -> Array:

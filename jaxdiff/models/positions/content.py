@@ -81,7 +81,7 @@ class XL(Position):
         limits = np.abs(known).max(axis=0)
         rows = np.full(table_index(known, tuple(limits))[1], 0)
         rows[table_index(known, tuple(limits))[0]] = np.arange(len(known))
-        waves = [embeddings.sinusoidal(jnp.asarray(axis), own) for axis in known.T]
+        waves = [embeddings.sinusoidal(jnp.asarray(axis), own, endpoint=False) for axis in known.T]
         vectors = self.project(jnp.concatenate(waves, axis=-1))
         vectors = vectors.reshape(-1, self.heads, self.dim).astype(query.dtype)
         where = rows[table_index(between, tuple(limits))[0]]
@@ -99,7 +99,7 @@ class DeBERTa(Position):
     P is one table of vectors as long as a token, and W_q, W_k are projections of their own.
 
     Source: He et al. 2021, arXiv:2006.03654, eq. 4; displacements clipped to +-span, where theirs
-    lie in [-span, span).
+    lie in [-span, span). Their code has P[i - j] in the last term as well.
     """
 
     def setup(self):
