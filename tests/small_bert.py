@@ -11,7 +11,7 @@ def directory(home):
     """config.json, model.safetensors and tokenizer.json."""
     import tokenizers
 
-    config = {**SMALL, "max_position_embeddings": 16}
+    config = {**SMALL, "max_position_embeddings": 32}
     path = write(home / "bert", config, random_weights(config))
     model = tokenizers.models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]")
     made = tokenizers.Tokenizer(model)

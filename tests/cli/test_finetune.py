@@ -181,7 +181,7 @@ def test_mistakes(home, run, tmp_path, capsys):
     test.write_text("text\tlabel\ngood\tgood\nfilm\tmiddling\n")
     for options, said in (
         (["--method.ratio", "5"], "ratio must divide"),
-        (["--data.length", "20"], "at most 16 tokens"),
+        (["--data.length", "40"], "at most 32 tokens"),
         (["--data.length", "2"], "length must be a whole number of at least 3"),
         (["--data.text", "words"], "line 1 must name a column 'words' once"),
         (["--data.validation", "0"], "data.validation must be above 0"),
