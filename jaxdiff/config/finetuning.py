@@ -13,6 +13,7 @@ from jaxdiff.config import codec
 from jaxdiff.models import tuning
 from jaxdiff.models.sentence import POOLING, SentenceClassifier
 from jaxdiff.models.transformer import Transformer
+from jaxdiff.models.tuning import paths
 from jaxdiff.training import finetune, optim
 from jaxdiff.training.state import TrainState
 
@@ -55,6 +56,11 @@ class MethodConfig:
 
     ratio: int = 8
     """lst: the side network is narrower by it."""
+    heads: int | None = None
+    """lst: attention heads of the side network, as many as the network's unless given. Fewer save
+    memory: the weights of attention, [heads, tokens, tokens], are no smaller for being narrow."""
+    start: Literal["random", "pruned"] = "random"
+    """lst: whether the side network starts at random, or from the largest rows of the network."""
     dropped: tuple[int, ...] = ()
     """lst: blocks that the side network leaves out, from 0."""
     rank: int = 8
@@ -71,7 +77,9 @@ def _lst(net: Transformer, part: MethodConfig) -> Any:
     wrong = [i for i in part.dropped if not 0 <= i < net.depth]
     if wrong:
         raise ValueError(f"method.dropped must be of 0..{net.depth - 1}, got {wrong[0]}")
-    side = tuning.narrow(net, part.ratio).clone(types=0)  # it starts from the embedding's tokens
+    heads = net.heads if part.heads is None else part.heads
+    # It starts from the embedding of tokens, which needs no kinds of them beside.
+    side = tuning.narrow(net, part.ratio).clone(types=0, heads=heads)
     names = {
         kept: tuple(f"block_{i}" for i in range(net.depth) if (i not in part.dropped) == kept)
         for kept in (True, False)
@@ -191,6 +199,17 @@ def build_state(
     def made(backbone: Any) -> TrainState:
         key_init, key = jax.random.split(jax.random.key(config.seed))
         variables = classifier.init(key_init, ids, ids == 0, backbone=backbone)
+        if config.name == "lst" and config.method.start == "pruned":
+            variables = _pruned(variables, classifier.net, config.method.ratio)
         return finetune.begin(key, classifier, variables, build_optimizer(config), **how)
 
     return made(backbone)
+
+
+def _pruned(variables: dict[str, Any], ladder: tuning.Ladder, ratio: int) -> dict[str, Any]:
+    """The variables, the side network's being rows of the backbone's."""
+    leaves = paths.flat(variables)
+    plan = tuning.transformer_plan(ladder.backbone)
+    kept = tuning.prune(variables["params"]["net"]["backbone"], plan, ratio)
+    side = {f"params/net/ladder/side/{path}": leaf for path, leaf in paths.flat(kept).items()}
+    return paths.nested({**leaves, **{path: side[path] for path in side if path in leaves}})

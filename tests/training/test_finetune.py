@@ -93,6 +93,36 @@ def test_a_ladder_without_a_block():
     assert trained == COUNTS["lst"] + CLASSES - (SIDE + dense(WIDTH, W) + 1)
 
 
+def test_a_ladder_with_fewer_heads_is_as_large():
+    """Its width is divided otherwise; a head for each of its four channels."""
+    for heads in (1, 4):
+        state = shapes("lst", heads=heads)
+        assert sum(a.size for a in state.params.values()) == COUNTS["lst"] + CLASSES
+    with pytest.raises(ValueError, match=r"heads=3 must divide width=4"):
+        shapes("lst", heads=3)
+
+
+def test_a_ladder_that_starts_from_rows_of_the_network():
+    """The first block's largest queries, keys and values together, by brute force in numpy."""
+    config = config_of("lst", start="pruned")
+    classifier = finetuning.build_classifier(config, NET)
+    state = finetuning.build_state(config, classifier, 10)
+    own = {p.removeprefix("params/net/backbone/"): np.asarray(v) for p, v in state.aux.items()}
+    side = {p.removeprefix("params/net/ladder/side/"): v for p, v in state.params.items()}
+
+    def best(kernel, count):
+        return np.sort(np.argsort(np.abs(kernel).sum(0))[-count:])
+
+    kept = best(own["tokens/embedding"], W)
+    for table in ("positions/table", "norm_in/scale"):
+        np.testing.assert_allclose(side[table], own[table][..., kept], rtol=1e-6)
+    names = [f"block_0/attention/{name}/kernel" for name in ("query", "key", "value")]
+    product = np.prod([own[name][kept] for name in names], axis=0)
+    for name in names:  # the start is drawn twice in the program, with other rounding
+        np.testing.assert_allclose(side[name], own[name][kept][:, best(product, W)], rtol=1e-6)
+    assert not set(side) & {"tokens/embedding", "types/embedding"}
+
+
 QUICK = ("lst", "lora", "bitfit")
 
 
