@@ -1,4 +1,7 @@
-"""Second stages of training: `jaxdiff train DATA --preset npr --from RUN --out RUN2`."""
+"""Trainings that begin from a run: `jaxdiff train DATA --preset npr --from RUN --out RUN2`.
+
+And `--method lst --from RUN`, which tunes its network to other data.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +15,7 @@ from jaxdiff.cli import runs
 from jaxdiff.config import Config, build
 from jaxdiff.training import rundir
 
-__all__ = ["base", "begun", "check_same", "source"]
+__all__ = ["base", "begun", "check_same", "source", "tuned"]
 
 _KEPT = ("model.", "parametrization.", "schedule.")  # what the trained network is
 
@@ -31,19 +34,59 @@ def base(named: str | None, begins: str | None) -> Config:
     stages = " or ".join(configs.STAGES)
     if named not in configs.STAGES:
         given = "no preset" if named is None else f"--preset {named}"
-        raise ValueError(f"--from {begins} goes with --preset {stages}, got {given}")
+        raise ValueError(
+            f"--from {begins} goes with --preset {stages}, or with --method, got {given}"
+        )
     if begins is None:
         raise ValueError(f"--preset {named} is a second stage: give --from RUN, a trained run")
-    config = runs.read_config(Path(begins))[0]
-    if isinstance(config.model, configs.ClassifierConfig):
-        raise ValueError(f"--from {begins} holds a classifier, wanted a model of the data")
+    config = _trained(begins)
     if "learned" in config.variance.heads:
         raise ValueError(f"--from {begins} has a variance of its own (variance.heads learned)")
     return dataclasses.replace(configs.STAGES[named](config), preset=named, begins=begins)
 
 
-def check_same(stored: Config, begins: str | None) -> None:
-    """Raises ValueError where a run is resumed from another run than it began from."""
+def tuned(method: str, named: str | None, begins: str | None) -> Config:
+    """The configuration of a tuning before its flags: that of its run, with another optimiser.
+
+    Args:
+        method: what --method says.
+        named: what --preset says.
+        begins: what --from says.
+
+    Raises:
+        FileNotFoundError: it is no run directory.
+        ValueError: an unknown method, a preset besides, no run, or one that cannot be tuned.
+    """
+    if method not in configs.METHODS:
+        raise ValueError(f"--method must be one of {', '.join(configs.METHODS)}, got {method!r}")
+    if begins is None:
+        raise ValueError(f"--method {method} tunes a network: give --from RUN, a trained run")
+    if named is not None:
+        raise ValueError(f"--method {method} takes the recipe of --from, got --preset {named}")
+    config = _trained(begins)
+    if set(config.variance.heads) - {"learned"}:
+        raise ValueError(
+            f"--from {begins} has heads for the variance: tune the run below, {config.begins}"
+        )
+    return dataclasses.replace(configs.tune(method, config), begins=begins)
+
+
+def _trained(begins: str) -> Config:
+    """The configuration of a run that another may begin from."""
+    config = runs.read_config(Path(begins))[0]
+    if isinstance(config.model, configs.ClassifierConfig):
+        raise ValueError(f"--from {begins} holds a classifier, wanted a model of the data")
+    if config.tuning.method is not None:
+        raise ValueError(f"--from {begins} is tuned already: begin from {config.begins}")
+    return config
+
+
+def check_same(stored: Config, begins: str | None, method: str | None) -> None:
+    """Raises ValueError where a run is resumed from another run, or by another method."""
+    if method not in (None, stored.tuning.method):
+        raise ValueError(
+            f"--method {method}: the run was begun with {stored.tuning.method or 'none'}"
+        )
     if begins is None:
         return
     if stored.begins is None or Path(stored.begins).resolve() != Path(begins).resolve():

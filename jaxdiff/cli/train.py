@@ -42,7 +42,8 @@ class Train:
     such an x; of a directory or file of MNIST's format (idx) or CIFAR's (binary); of a folder of
     pictures, whose own folders are classes. A preset is a recipe, chosen by the data unless named;
     every value of it can be set by its dotted name, as listed below. The presets npr and sn are
-    second stages: they put a head for the variance on the model of another run, --from RUN.
+    second stages: they put a head for the variance on the model of another run, --from RUN. With
+    --from RUN --method lst (a ladder beside it) or another, the model of a run is tuned to DATA.
     Ctrl-C and SIGTERM save a checkpoint and end; the same command with --resume goes on.
     """
 
@@ -53,7 +54,9 @@ class Train:
     preset: Literal[(*configs.PRESETS, *configs.STAGES)] | None = None  # type: ignore[valid-type]
     """The recipe to begin from."""
     begins: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """The run whose model a second stage is put on."""
+    """The run whose model a second stage is put on, or that is tuned."""
+    method: configs.MethodName | None = None
+    """How it is tuned: by a narrow network beside it, wholly, or by few parameters within it."""
     steps: int | None = None
     """How many steps to train."""
     seconds: float | None = None
@@ -117,6 +120,8 @@ def train(args: Train, base: Config, stored: Config | None) -> int:
     replaced = {"out": None} if args.overwrite else {}
     training.check(**{**_call(args, config), **replaced})
     _check_watching(config)
+    if config.tuning.method is None and config.tuning != configs.TuningConfig():
+        raise ValueError("--tuning.* are of a trained network: give --from RUN and --method")
     training.parallel.mesh(config.training.devices, batch_size=config.training.batch_size)
     if args.out is not None:
         rundir.check_writable(args.out)
@@ -129,10 +134,14 @@ def train(args: Train, base: Config, stored: Config | None) -> int:
         rundir.clear(args.out)
     console = Console(stderr=True)
     size = build.count_parameters(abstract.params)
+    trained = build.count_trained(config, abstract.params)
+    parameters = (
+        f"{size:,} parameters" if trained == size else f"{trained:,} of {size:,} parameters"
+    )
     say(
         console,
         f"{len(dataset)} examples {list(config.data.shape)} of {args.data}, preset "
-        f"{config.preset}, {size:,} parameters, {jax.device_count()} x {jax.default_backend()}",
+        f"{config.preset}, {parameters}, {jax.device_count()} x {jax.default_backend()}",
     )
     return _run(args, config, dataset, first, console)
 
@@ -159,14 +168,16 @@ def _base(arguments: list[str]) -> tuple[Config, Config | None]:
     they are parsed.
     """
     named, stored = value_of("--preset", arguments), resumed(arguments)
-    begins = value_of("--from", arguments)
+    begins, method = value_of("--from", arguments), value_of("--method", arguments)
     if stored is not None:
         if isinstance(stored.model, configs.ClassifierConfig):
             raise ValueError("--out holds a classifier: jaxdiff classifier resumes it")
         if named not in (None, stored.preset):
             raise ValueError(f"--preset {named}: the run was begun with preset {stored.preset}")
-        stages.check_same(stored, begins)
+        stages.check_same(stored, begins, method)
         return stored, stored
+    if method is not None:
+        return stages.tuned(method, named, begins), None
     if begins is not None or named in configs.STAGES:
         return stages.base(named, begins), None
     if named is not None:

@@ -6,15 +6,18 @@
 from jaxdiff.config.codec import changes, from_json, to_json
 from jaxdiff.config.fields import (
     HEADS,
+    METHODS,
     SCHEDULES,
     Config,
     DataConfig,
     LossConfig,
+    MethodName,
     OptimizerConfig,
     ParametrizationConfig,
     SamplingConfig,
     ScheduleConfig,
     TrainingConfig,
+    TuningConfig,
     VarianceConfig,
 )
 from jaxdiff.config.networks import (
@@ -28,11 +31,12 @@ from jaxdiff.config.networks import (
     SuBConfig,
     UNetConfig,
 )
-from jaxdiff.config.presets import CLASSIFIER, PRESETS, STAGES, preset, preset_for
+from jaxdiff.config.presets import CLASSIFIER, PRESETS, STAGES, preset, preset_for, tune
 
 __all__ = [
     "CLASSIFIER",
     "HEADS",
+    "METHODS",
     "MODELS",
     "PRESETS",
     "SCHEDULES",
@@ -44,6 +48,7 @@ __all__ = [
     "DiTConfig",
     "LossConfig",
     "MLPConfig",
+    "MethodName",
     "OptimizerConfig",
     "ParametrizationConfig",
     "SamplingConfig",
@@ -52,6 +57,7 @@ __all__ = [
     "SuAConfig",
     "SuBConfig",
     "TrainingConfig",
+    "TuningConfig",
     "UNetConfig",
     "VarianceConfig",
     "changes",
@@ -59,4 +65,5 @@ __all__ = [
     "preset",
     "preset_for",
     "to_json",
+    "tune",
 ]

@@ -46,6 +46,7 @@ __all__ = [
     "build_validation",
     "check",
     "count_parameters",
+    "count_trained",
     "ema_decays",
     "load_data",
 ]
@@ -101,11 +102,14 @@ def _check_shape(config: Config, shape: tuple[int, ...]) -> None:
 
 
 def build_optimizer(config: Config) -> Any:
-    """The optimiser, of unit learning rate."""
+    """The optimiser, of unit learning rate; where a network is tuned, for what is trained of it."""
     part = config.optimizer
-    return getattr(training, part.name)(
+    optimizer = getattr(training, part.name)(
         b1=part.b1, b2=part.b2, eps=part.eps, clip=part.clip, weight_decay=part.weight_decay
     )
+    if config.tuning.method is None:
+        return optimizer
+    return training.optim.only_trained(optimizer, build_model(config).labels)
 
 
 def ema_decays(config: Config) -> Any:
@@ -166,7 +170,7 @@ def build_state(config: Config) -> training.TrainState:
 
 
 def begin(state: training.TrainState, variables: Any) -> training.TrainState:
-    """The state of a network with heads that begins from trained variables.
+    """The state of a network with heads, or under tuning, that begins from trained variables.
 
     Args:
         state: as `build_state` made it.
@@ -227,6 +231,15 @@ def _check_sampling(config: Config) -> None:
 def count_parameters(tree: Any) -> int:
     """How many numbers are in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def count_trained(config: Config, variables: Any) -> int:
+    """How many of the network's parameters a method of tuning trains; all, where none does."""
+    if config.tuning.method is None:
+        return count_parameters(variables)
+    labels = jax.tree.leaves(build_model(config).labels(variables))
+    pairs = zip(jax.tree.leaves(variables), labels, strict=True)
+    return sum(leaf.size for leaf, label in pairs if label == "trained")
 
 
 def build_grid(config: Config, name: str, num_steps: int) -> Grid:

@@ -16,9 +16,11 @@ _OF_DENOISING = ("begins", "parametrization", "loss", "variance", "sampling")
 def to_json(config: Config) -> dict[str, Any]:
     """The configuration as dicts, lists and numbers; the kind of network is "kind".
 
-    A classifier's has no parts that are of denoising alone.
+    A classifier's has no parts that are of denoising alone; what is not tuned, none of tuning.
     """
     values = dataclasses.asdict(config)
+    if config.tuning.method is None:
+        del values["tuning"]
     if isinstance(config.model, ClassifierConfig):
         values = {k: v for k, v in values.items() if k not in _OF_DENOISING}
     values["model"] = {"kind": config.model.kind, **values["model"]}

@@ -23,6 +23,7 @@ from jaxdiff.training.optim import DECAYS
 
 __all__ = [
     "HEADS",
+    "METHODS",
     "SCHEDULES",
     "Config",
     "DataConfig",
@@ -32,6 +33,7 @@ __all__ = [
     "SamplingConfig",
     "ScheduleConfig",
     "TrainingConfig",
+    "TuningConfig",
     "VarianceConfig",
 ]
 
@@ -66,9 +68,13 @@ SCHEDULES: dict[str, Callable] = {
 HEADS = {"npr": "residual2", "sn": "eps2", "learned": "log_var_fraction"}
 """What a network must say besides the mean, by the reverse variance that it is for."""
 
+METHODS = ("lst", "full", "lora", "adapter", "bitfit", "head")
+"""How a trained network may be tuned to other data; `config.tuned` says what they are."""
+
 DecayName = Literal[tuple(DECAYS)]
 GridName = Literal[tuple(GRIDS)]
 HeadName = Literal[tuple(HEADS)]
+MethodName = Literal[METHODS]
 ParametrizationName = Literal[tuple(PARAMETRIZATIONS)]
 SamplerName = Literal[tuple(SAMPLERS)]
 ScheduleName = Literal[tuple(SCHEDULES)]
@@ -166,6 +172,28 @@ class VarianceConfig:
 
 
 @dataclass(frozen=True)
+class TuningConfig:
+    """What of a trained network is trained further, on other data."""
+
+    method: tyro.conf.Suppress[MethodName | None] = None
+    """How; None where all is trained from the start."""
+    classes: tyro.conf.Suppress[int] = 0
+    """How many classes the trained network knows; found out from its run."""
+    ratio: int = 4
+    """lst: the side network is narrower by it."""
+    rank: int = 8
+    """lora: of the change of a layer."""
+    alpha: float = 8.0
+    """lora: what the change is scaled with, times the rank."""
+    layers: tuple[str, ...] = ()
+    """lora: patterns of the layers, such as */qkv; those of the attention unless given."""
+    width: int = 16
+    """adapter: of the small perceptrons."""
+    head: tuple[str, ...] = ()
+    """head and bitfit: patterns of what is the head; the last layer unless given."""
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """The optimiser, its learning rate, and the averages of the parameters."""
 
@@ -250,13 +278,14 @@ class Config:
     preset: tyro.conf.Suppress[str] = "digits"
     """The recipe that the other values began as."""
     begins: tyro.conf.Suppress[str | None] = None
-    """The run whose averaged parameters it begins from, for a second stage of training."""
+    """The run whose averaged parameters it begins from: a second stage of training, or tuning."""
     data: DataConfig = field(default_factory=DataConfig)
     model: NetworkConfig = field(default_factory=UNetConfig)
     parametrization: ParametrizationConfig = field(default_factory=ParametrizationConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     variance: VarianceConfig = field(default_factory=VarianceConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

@@ -10,7 +10,8 @@ from typing import Any
 from jaxdiff import grids, models, schedules
 from jaxdiff import parametrization as parametrizations
 from jaxdiff.arrays import check_range
-from jaxdiff.config.fields import HEADS, SCHEDULES, Config
+from jaxdiff.config.fields import HEADS, SCHEDULES, Config, TuningConfig
+from jaxdiff.config.tuned import tuned
 from jaxdiff.data.augment import LABELS
 from jaxdiff.denoiser import Denoiser, make_denoiser
 from jaxdiff.guidance import Classifier, make_classifier
@@ -41,22 +42,44 @@ _KINDS = {
 
 def build_model(config: Config) -> Any:
     """The network, a Flax module or one with heads: the same object for equal configurations."""
-    more, part = {"num_classes": len(config.data.label_counts)}, config.variance
+    more, part, tuning = {"num_classes": _classes(config)}, config.variance, config.tuning
     if config.data.augment:
         more["cond_dim"] = LABELS
     if "learned" in part.heads:  # as published: no head, but a last layer of twice the channels
         more["out_channels"] = 2 * config.data.shape[-1]
     names = tuple(HEADS[name] for name in part.heads if name != "learned")
-    return _network(config.model, tuple(more.items()), names, part.form, part.frozen)
+    shape = config.data.shape if tuning.method else None
+    return _network(config.model, tuple(more.items()), names, part.form, part.frozen, tuning, shape)
 
 
 @functools.cache
 def _network(
-    model: Any, more: tuple[tuple[str, int], ...], heads: tuple[str, ...], form: str, frozen: bool
+    model: Any,
+    more: tuple[tuple[str, int], ...],
+    heads: tuple[str, ...],
+    form: str,
+    frozen: bool,
+    tuning: TuningConfig,
+    shape: tuple[int, ...] | None,
 ) -> Any:
     """jit tells the `apply` of two modules apart, be they equal: two objects, two compiles."""
     net = _KINDS[model.kind](**dataclasses.asdict(model), **dict(more))
+    if tuning.method is not None:
+        return tuned(net, tuning, shape)
     return models.WithHeads(net, heads, form, frozen) if heads else net
+
+
+def _classes(config: Config) -> int:
+    """How many classes the network is to know; one that is tuned knows those of its run."""
+    classes, part = len(config.data.label_counts), config.tuning
+    if part.method is None:
+        return classes
+    if bool(classes) != bool(part.classes) or classes > part.classes:
+        raise ValueError(
+            f"the network of {config.begins} is conditioned on {part.classes or 'no'} classes,"
+            f" {config.data.source} has {classes or 'none'}"
+        )
+    return part.classes
 
 
 def check_variance(config: Config) -> None:

@@ -9,12 +9,14 @@ from jaxdiff.config.fields import (
     DataConfig,
     HeadName,
     LossConfig,
+    MethodName,
     OptimizerConfig,
     ParametrizationConfig,
     SamplingConfig,
     ScheduleConfig,
     TimeFeature,
     TrainingConfig,
+    TuningConfig,
     VarianceConfig,
 )
 from jaxdiff.config.networks import (
@@ -29,7 +31,7 @@ from jaxdiff.config.networks import (
     UNetConfig,
 )
 
-__all__ = ["CLASSIFIER", "PRESETS", "STAGES", "preset", "preset_for"]
+__all__ = ["CLASSIFIER", "PRESETS", "STAGES", "preset", "preset_for", "tune"]
 
 
 def _edm(
@@ -217,6 +219,26 @@ STAGES: dict[str, Callable[[Config], Config]] = {
     name: functools.partial(_stage, name) for name in ("npr", "sn")
 }
 """Second stages by name: from the configuration of the run that they begin from to their own."""
+
+
+_RATES = {"lst": 3e-3, "full": 3e-4, "lora": 3e-3, "adapter": 3e-3, "bitfit": 3e-3, "head": 3e-3}
+
+
+def tune(method: MethodName, config: Config) -> Config:
+    """The recipe of tuning a run's network to other data.
+
+    What is trained on and how is the run's, but for how its data were read. The learning rate is
+    Sung et al.'s (2022, arXiv:2206.06522) where parameters are few, a tenth where all are trained.
+
+    Args:
+        method: its name.
+        config: of the run.
+    """
+    old = config.data
+    data = DataConfig(labels=bool(old.label_counts), flip=old.flip, augment=old.augment)
+    part = TuningConfig(method=method, classes=len(old.label_counts))
+    optimizer = dataclasses.replace(config.optimizer, lr=_RATES[method])
+    return dataclasses.replace(config, data=data, tuning=part, optimizer=optimizer)
 
 
 def preset(name: str) -> Config:

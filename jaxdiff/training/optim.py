@@ -177,19 +177,26 @@ def only_trained(optimizer: optax.GradientTransformation, labels: Any) -> Any:
 
     Args:
         optimizer: any.
-        labels: a tree like the parameters, "trained" or "frozen", as the methods of
-            `models.tuning` say it.
+        labels: a tree like the parameters, "trained" or "frozen", or what makes it of them, such
+            as the `labels` of a method of `models.tuning`.
 
     Returns:
         An optax GradientTransformation.
 
     Raises:
-        ValueError: another label, or nothing to train.
+        ValueError: when it is begun: another label, or nothing to train.
     """
-    found = set(jax.tree.leaves(labels))
-    if not found <= {"trained", "frozen"} or "trained" not in found:
-        raise ValueError(f"labels must be trained, some of them, or frozen, got {sorted(found)}")
-    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+
+    def marks(params: Any) -> Any:
+        tree = labels(params) if callable(labels) else labels
+        found = set(jax.tree.leaves(tree))
+        if not found <= {"trained", "frozen"} or "trained" not in found:
+            raise ValueError(
+                f"labels must be trained, some of them, or frozen, got {sorted(found)}"
+            )
+        return tree
+
+    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, marks)
 
 
 def _layers(params: Any) -> Any:

@@ -83,8 +83,8 @@ def test_a_stage_is_resumed_with_its_run_or_without(run, staged, points, tmp_pat
     ("arguments", "words"),
     [
         (["--preset", "sn"], "--preset sn is a second stage: give --from RUN"),
-        (["--from", "{run}"], "--from {run} goes with --preset npr or sn, got no preset"),
-        (["--from", "{run}", "--preset", "mlp"], "goes with --preset npr or sn, got --preset mlp"),
+        (["--from", "{run}"], "--from {run} goes with --preset npr or sn, or with --method, got"),
+        (["--from", "{run}", "--preset", "mlp"], "or with --method, got --preset mlp"),
         (["--from", "{tmp}", "--preset", "sn"], "is not a run directory"),
         (
             ["--from", "{run}", "--preset", "sn", "--model.width", "32"],

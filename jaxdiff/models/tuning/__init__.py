@@ -12,7 +12,7 @@ goes where a network goes: into a denoiser, a loss, a training step.
 """
 
 from jaxdiff.models.tuning.adapters import Adapters
-from jaxdiff.models.tuning.calls import find_blocks
+from jaxdiff.models.tuning.calls import find_blocks, find_last
 from jaxdiff.models.tuning.ladder import Ladder, narrow
 from jaxdiff.models.tuning.lora import LoRA
 from jaxdiff.models.tuning.prompts import Prompts
@@ -27,6 +27,7 @@ __all__ = [
     "Selected",
     "bitfit",
     "find_blocks",
+    "find_last",
     "fisher",
     "full",
     "head",

@@ -14,7 +14,7 @@ from jax import Array
 
 from jaxdiff.models.tuning import paths
 
-__all__ = ["Call", "find_blocks", "instead", "outputs", "run", "shapes", "start"]
+__all__ = ["Call", "find_blocks", "find_last", "instead", "outputs", "run", "shapes", "start"]
 
 Call = Callable[[str, Callable, tuple, dict[str, Any]], Any]
 """`call(path, module, args, kwargs)`: what is returned instead of module(*args, **kwargs)."""
@@ -92,7 +92,7 @@ def shapes(net: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, tup
         return y
 
     with instead(call):
-        jax.eval_shape(lambda: net.init(jax.random.key(0), *args, **kwargs))
+        _abstract(net, args, kwargs)
     return {path: found[0] for path, found in seen.items() if len(found) == 1}
 
 
@@ -119,8 +119,18 @@ def find_blocks(net: nn.Module, *args: Any, **kwargs: Any) -> tuple[str, ...]:
         return y
 
     with instead(call):
-        jax.eval_shape(lambda: net.init(jax.random.key(0), *args, **kwargs))
+        _abstract(net, args, kwargs)
     return tuple(found)
+
+
+def find_last(net: nn.Module, *args: Any, **kwargs: Any) -> str:
+    """The module at the top of a network that is called last, its last layer.
+
+    Args:
+        net: the network.
+        *args, **kwargs: what it takes; only shapes and dtypes count.
+    """
+    return [path for path in shapes(net, args, kwargs) if path][-1]
 
 
 def start(net: nn.Module, key: Array, params: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -131,7 +141,7 @@ def start(net: nn.Module, key: Array, params: Any, args: tuple, kwargs: dict[str
     """
     if params is None:
         return net.init(key, *args, **kwargs)["params"]
-    wanted = jax.eval_shape(lambda: net.init(key, *args, **kwargs))["params"]
+    wanted = _abstract(net, args, kwargs)["params"]
     own, given = (
         {path: leaf.shape for path, leaf in paths.flat(tree).items()} for tree in (wanted, params)
     )
@@ -142,3 +152,9 @@ def start(net: nn.Module, key: Array, params: Any, args: tuple, kwargs: dict[str
                 f" {given.get(path, 'missing')}, wanted {own.get(path, 'none')}"
             )
     return params
+
+
+def _abstract(net: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Shapes and dtypes of the network's variables."""
+    key = jax.random.key(0)
+    return jax.eval_shape(lambda a, k: net.init(key, *a, **k), args, kwargs)

@@ -65,7 +65,7 @@ def test_a_step_moves_what_is_trained_and_no_other(method, key):
 def test_labels_that_are_none_are_named():
     for labels in ({"a": "train"}, {"a": "frozen"}):
         with pytest.raises(ValueError, match="labels must be trained, some of them, or frozen"):
-            optim.only_trained(training.adam(), labels)
+            optim.only_trained(training.adam(), labels).init({"a": jnp.ones(2)})
 
 
 def memory(method, args):
