@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 import tyro
 
 from jaxdiff.config import codec
@@ -176,8 +175,8 @@ def build_classifier(config: FinetuneConfig, net: Transformer) -> SentenceClassi
     return SentenceClassifier(method, len(config.data.classes), config.pooling)
 
 
-def build_optimizer(config: FinetuneConfig) -> optax.GradientTransformation:
-    """Adam of unit learning rate."""
+def build_optimizer(config: FinetuneConfig) -> Any:
+    """Adam of unit learning rate, an optax GradientTransformation."""
     return optim.adam(clip=config.clip, weight_decay=config.weight_decay)
 
 
