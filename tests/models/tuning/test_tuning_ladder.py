@@ -161,9 +161,11 @@ def test_the_side_network_of_t5_base_has_the_published_size():
     T5's norms have no shift and its decoder no cross bias: what is no matrix is counted for T5.
     """
 
+    d, s, inside = 768, 96, 384
+
     def half(cross):
         return Transformer(
-            32128, width=768, depth=12, heads=12, positions="t5", bias=False, causal=cross,
+            32128, width=d, depth=12, heads=12, positions="t5", bias=False, causal=cross,
             cross=cross,
         )  # fmt: skip
 
@@ -174,13 +176,14 @@ def test_the_side_network_of_t5_base_has_the_published_size():
         net, tuning.narrow(net, 8), tuple(kept), tuple(dropped),
         first=("encoder/tokens", "decoder/tokens"), output="up",
     )  # fmt: skip
-    own = abstract(method, (TOKENS, TOKENS))["params"]["ladder"]
+    variables = abstract(method, (TOKENS, TOKENS))
+    assert jax.eval_shape(method.apply, variables, TOKENS, TOKENS).shape == (3, 6, d)
+    own = variables["params"]["ladder"]
     leaves = traverse_util.flatten_dict(own, sep="/")
 
     def size(part):
         return sum(leaf.size for path, leaf in leaves.items() if path.startswith(part))
 
-    d, s, inside = 768, 96, 384
     firsts = sum(size(f"rungs/{part}/tokens") for part in ("encoder", "decoder"))
     blocks = 9 * (4 * s * s + 2 * s * inside) + 9 * (8 * s * s + 2 * s * inside)
     sides = {path for path in leaves if "/block_" in path and path.startswith("side/")}
