@@ -1,8 +1,9 @@
 """Networks in Flax linen: `net.apply(variables, x, t, cond, train=False)`, and a classifier.
 
 They know arrays, not diffusion: `t` is any time feature, the output whatever it is trained to be.
-`WithHeads` gives a network further outputs. `Transformer` is of tokens: `net.apply(variables,
-tokens, mask)`; `attention` and `positions` are what it and `DiT` are made of.
+`WithHeads` gives a network further outputs, `tuning` trains a trained one by few parameters.
+`Transformer` is of tokens: `net.apply(variables, tokens, mask)`; `attention` and `positions` are
+what it and `DiT` are made of.
 """
 
 from jaxdiff.models import positions
