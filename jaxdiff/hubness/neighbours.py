@@ -1,0 +1,262 @@
+"""Exact nearest neighbours in blocks, and how often each point is one.
+
+    d(a, b)^2 = |a - m|^2 + |b - m|^2 - 2 (a - m).(b - m),   m the mean of the reference
+
+is one matrix product, and cancels where a is near b. So it chooses candidates, a few more than k;
+their distances are sums of squared differences, by which they are put in order. Points that are
+equally far, up to a rounding of the product, are chosen at random, by the key, for each query
+anew: in the order of the points the first ones would be hubs of data that have none.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxdiff import arrays
+
+__all__ = ["METRICS", "Neighbours", "k_occurrence", "nearest"]
+
+METRICS = ("euclidean", "sqeuclidean", "cosine", "inner")
+"""How far two points are: |a - b|, its square, 1 - a.b / (|a| |b|), -a.b."""
+
+_SPARE = 8  # candidates beyond k, whose order a product in float32 may have wrong
+_BLOCK = 2**24  # scores at once: 64 MB
+
+
+class Neighbours(NamedTuple):
+    """The k nearest points of each query, nearest first.
+
+    Attributes:
+        distance: [N, k].
+        index: [N, k], int, rows of the reference.
+    """
+
+    distance: Array
+    index: Array
+
+
+def nearest(
+    x: Any,
+    reference: Any = None,
+    *,
+    k: int,
+    metric: str = "euclidean",
+    key: Array | None = None,
+    block: int | None = None,
+    mesh: Mesh | None = None,
+) -> Neighbours:
+    """The k nearest neighbours of each point, exactly.
+
+    Args:
+        x: [N, D], float, the queries; half precision counts as float32.
+        reference: [M, D], the points to be found; None for `x` itself, where no point is a
+            neighbour of its own.
+        k: how many, 1 <= k <= M, or < M among themselves.
+        metric: a name of `METRICS`.
+        key: for ties; equal keys break them alike. `jax.random.key(0)` unless given.
+        block: queries at once, so many that their scores fill 64 MB unless given.
+        mesh: devices along whose only axis queries are divided.
+
+    Returns:
+        `Neighbours`; the distance of "inner" is minus the product.
+
+    Raises:
+        ValueError: no points, other widths, k out of range, values that are not finite, an unknown
+            metric, or zero vectors under "cosine".
+
+    Source: the definition; the split of the square: Johnson et al. 2017, arXiv:1702.08734, eq. 2.
+    """
+    found = _searched(x, reference, k, metric, key, block, mesh, counts=False)
+    return Neighbours(*found)
+
+
+def k_occurrence(
+    x: Any,
+    reference: Any = None,
+    *,
+    k: int,
+    metric: str = "euclidean",
+    key: Array | None = None,
+    block: int | None = None,
+    mesh: Mesh | None = None,
+) -> Array:
+    """How many points have each one among their k nearest; its mean is k N / M.
+
+        N_k(b) = #{a : b among the k nearest of a}
+
+    Memory is that of a block: neither distances nor neighbours of all points are held.
+
+    Args:
+        x, reference, k, metric, key, block, mesh: as `nearest` has them.
+
+    Returns:
+        [M], int32.
+
+    Raises:
+        ValueError: as `nearest`.
+
+    Source: Radovanovic et al. 2010, JMLR 11, section 2.
+    """
+    return _searched(x, reference, k, metric, key, block, mesh, counts=True)
+
+
+def _searched(x, reference, k, metric, key, block, mesh, *, counts):
+    among = reference is None
+    x = _checked("x", x)
+    reference = x if among else _checked("reference", reference)
+    if x.shape[1] != reference.shape[1]:
+        raise ValueError(
+            f"x and reference must have one width, got {x.shape[1]} and {reference.shape[1]}"
+        )
+    arrays.check_count("k", k)
+    most = reference.shape[0] - among
+    if k > most:
+        raise ValueError(f"k must be at most {most}, the number of other points, got {k}")
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    if metric == "cosine":
+        _check_lengths(x, reference)
+    rows = max(1, _BLOCK // reference.shape[0]) if block is None else block
+    arrays.check_count("block", rows)
+    rows = min(rows, x.shape[0])
+    key = jax.random.key(0) if key is None else key
+    how = {"k": k, "metric": metric, "rows": rows, "among": among, "counts": counts}
+    total = jnp.asarray(x.shape[0])
+    if mesh is None:
+        return _one_device(x, reference, key, jnp.asarray(0), total, **how)
+    if len(mesh.axis_names) != 1:
+        raise ValueError(f"mesh must have one axis, got {mesh.axis_names}")
+    share = -(-x.shape[0] // mesh.size)
+    padded = jnp.pad(x, ((0, share * mesh.size - x.shape[0]), (0, 0)))
+    here, there = (NamedSharding(mesh, spec) for spec in (_along(mesh), PartitionSpec()))
+    padded, everywhere = jax.device_put(padded, here), (reference, key, total)
+    found = _devices(mesh, **how)(padded, *jax.device_put(everywhere, there))
+    return found if counts else tuple(a[: x.shape[0]] for a in found)
+
+
+def _along(mesh: Mesh) -> PartitionSpec:
+    return PartitionSpec(mesh.axis_names[0])
+
+
+@functools.cache
+def _devices(mesh, *, counts, **how):
+    """The program in which each device has its share of the queries, and all of the reference."""
+    (axis,), here, there = mesh.axis_names, _along(mesh), PartitionSpec()
+
+    def part(own, reference, key, total):
+        first = jax.lax.axis_index(axis) * own.shape[0]
+        found = _blocks(own, reference, key, first, total, counts=counts, **how)
+        return jax.lax.psum(found, axis) if counts else found
+
+    out = there if counts else (here, here)
+    specs = {"in_specs": (here, there, there, there), "out_specs": out, "check_vma": False}
+    return jax.jit(jax.shard_map(part, mesh=mesh, **specs))
+
+
+def _blocks(x, reference, key, first, total, *, k, metric, rows, among, counts):
+    """All queries of one device, `rows` at once; `first` is the number of the first of them."""
+    blocks = -(-x.shape[0] // rows)
+    padded = jnp.pad(x, ((0, blocks * rows - x.shape[0]), (0, 0)))
+    padded = padded.reshape(blocks, rows, x.shape[1])
+    centre = jnp.mean(reference, axis=0) if "euclidean" in metric else jnp.zeros(x.shape[1:])
+    ready = _prepared(reference - centre[None].astype(x.dtype), metric)
+    seen = jnp.sum(ready**2, axis=-1) if "euclidean" in metric else None
+
+    def one(carry, inputs):
+        i, own = inputs
+        number = first + i * rows + jnp.arange(rows)
+        real = (i * rows + jnp.arange(rows) < x.shape[0]) & (number < total)
+        query = _prepared(own - centre[None].astype(x.dtype), metric)
+        keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(number)
+        skip = number if among else None
+        distance, index = _nearest(query, ready, seen, keys, skip, k=k, metric=metric)
+        if not counts:
+            return carry, (distance, index)
+        index = jnp.where(real[:, None], index, reference.shape[0])
+        return carry.at[index.ravel()].add(1, mode="drop"), None
+
+    start = jnp.zeros(reference.shape[0] if counts else (), jnp.int32)
+    found, listed = jax.lax.scan(one, start, (jnp.arange(blocks), padded))
+    if counts:
+        return found
+    return tuple(a.reshape(-1, k)[: x.shape[0]] for a in listed)
+
+
+_one_device = jax.jit(_blocks, static_argnames=("k", "metric", "rows", "among", "counts"))
+
+
+def _nearest(query, ready, seen, keys, skip, *, k, metric):
+    """The k nearest of a block of queries, [rows, k] distances and indices."""
+    points = ready.shape[0]
+    product = jnp.matmul(query, ready.T, precision=jax.lax.Precision.HIGHEST)
+    score = -product if seen is None else seen[None, :] - 2 * product
+    if skip is not None:
+        score = jnp.where(jnp.arange(points)[None, :] == skip[:, None], jnp.inf, score)
+    several = min(k + _SPARE, points - (skip is not None))
+    value, index = jax.lax.top_k(-score, several)
+    reach = -value[:, k - 1 : k] + _rounding(query, ready)
+    tied = jnp.sum(score <= reach, axis=-1) > several
+
+    def at_random(_: Any) -> Array:
+        """Candidates where more than there is room for are as near as the k-th: some of those."""
+        draw = jax.vmap(lambda key: jax.random.uniform(key, (points,)))(keys)
+        near = score <= reach
+        surely = score < -value[:, k - 1 : k] - _rounding(query, ready)
+        order = jnp.where(surely, -1.0, jnp.where(near, draw, jnp.inf))
+        return jnp.where(tied[:, None], jax.lax.top_k(-order, several)[1], index)
+
+    index = jax.lax.cond(jnp.any(tied), at_random, lambda _: index, None)
+    distance = _exact(query, ready, index, metric)
+    draw = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1), (several,)))(keys)
+    distance, _, index = jax.lax.sort((distance, draw, index), dimension=-1, num_keys=2)
+    return distance[:, :k], index[:, :k]
+
+
+def _rounding(query: Array, ready: Array) -> Array:
+    """By how much scores [rows, M] may be wrong, at most: [rows, 1]."""
+    size = jnp.sum(query**2, axis=-1, keepdims=True) + jnp.max(jnp.sum(ready**2, axis=-1))
+    return 4 * jnp.finfo(query.dtype).eps * size
+
+
+def _exact(query: Array, ready: Array, index: Array, metric: str) -> Array:
+    """Distances of candidates, one after another, so that no [rows, candidates, D] is held."""
+
+    def to(column: Array) -> Array:
+        other = ready[column]
+        if metric == "inner":
+            return -jnp.sum(query * other, axis=-1)
+        square = jnp.sum((query - other) ** 2, axis=-1)
+        return {"euclidean": jnp.sqrt(square), "cosine": square / 2}.get(metric, square)
+
+    return jax.lax.map(to, index.T).T
+
+
+def _prepared(x: Array, metric: str) -> Array:
+    """Unit vectors under "cosine", whose half squared distance is 1 - cos."""
+    if metric != "cosine":
+        return x
+    length = jnp.sqrt(jnp.sum(x**2, axis=-1, keepdims=True))
+    return x / jnp.where(length > 0, length, 1)
+
+
+def _checked(name: str, x: Any) -> Array:
+    x = jnp.asarray(x)
+    if x.ndim != 2 or not x.shape[0] or not x.shape[1]:
+        raise ValueError(f"{name} must be points [N, D], got shape {list(x.shape)}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{name} must be float, got {x.dtype}")
+    known = arrays.concrete(x)
+    if known is not None and not jnp.isfinite(known).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinite values")
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _check_lengths(*points: Array) -> None:
+    for x in points:
+        known = arrays.concrete(x)
+        if known is not None and not (known != 0).any(axis=-1).all():
+            raise ValueError("cosine needs vectors that are not zero, got one that is")
