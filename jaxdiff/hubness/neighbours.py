@@ -130,6 +130,7 @@ def _searched(x, reference, k, metric, key, block, mesh, *, counts):
         return _one_device(x, reference, key, jnp.asarray(0), total, **how)
     if len(mesh.axis_names) != 1:
         raise ValueError(f"mesh must have one axis, got {mesh.axis_names}")
+    mesh = Mesh(mesh.devices, mesh.axis_names)  # of no explicit axes, whose arrays cannot be cut
     share = -(-x.shape[0] // mesh.size)
     padded = jnp.pad(x, ((0, share * mesh.size - x.shape[0]), (0, 0)))
     here, there = (NamedSharding(mesh, spec) for spec in (_along(mesh), PartitionSpec()))

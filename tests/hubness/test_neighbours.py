@@ -121,7 +121,7 @@ def test_under_jit_and_vmap():
 
 
 def test_no_matrix_of_all_distances():
-    """XLA's own estimate for 20,000 points: the distances would be 1.6 GB, blocks are 64 MB each."""
+    """XLA's own estimate for 20,000 points: the distances would be 1.6 GB, a block's 64 MB."""
     from jaxdiff.hubness import neighbours
 
     x = jax.ShapeDtypeStruct((20_000, 16), jnp.float32)
