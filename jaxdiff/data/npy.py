@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdiff.data import dataset, files
 
-__all__ = ["example_shape", "load"]
+__all__ = ["example_shape", "load", "opened"]
 
 
 def load(path: str | os.PathLike, *, value_range: Any = None) -> dataset.Dataset:
@@ -30,7 +30,7 @@ def load(path: str | os.PathLike, *, value_range: Any = None) -> dataset.Dataset
         ValueError: where it is no .npy file, is damaged, or holds what is not wanted.
     """
     path = Path(path).expanduser()
-    return dataset.from_arrays(_mapped(path), value_range=value_range, name=path.name)
+    return dataset.from_arrays(opened(path), value_range=value_range, name=path.name)
 
 
 def example_shape(path: str | os.PathLike) -> tuple[int, ...]:
@@ -41,7 +41,7 @@ def example_shape(path: str | os.PathLike) -> tuple[int, ...]:
         ValueError: where it cannot be read, or its array is of another rank.
     """
     path = Path(path).expanduser()
-    shape = _mapped(path).shape
+    shape = opened(path).shape
     if len(shape) not in (2, 3, 4):
         raise ValueError(
             f"{path.name} must have shape [N, H, W, C], [N, H, W] or [N, D], got {list(shape)}"
@@ -49,8 +49,13 @@ def example_shape(path: str | os.PathLike) -> tuple[int, ...]:
     return (*shape[1:], 1) if len(shape) == 3 else shape[1:]
 
 
-def _mapped(path: Path) -> np.ndarray:
-    """The array, of which nothing has been read yet."""
+def opened(path: Path) -> np.ndarray:
+    """The array of a file, of which nothing has been read yet.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it cannot be read.
+    """
     files.check_readable(path)
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxdiff.data import dataset, files, images
 
-__all__ = ["UNREADABLE", "example_shape", "load", "write"]
+__all__ = ["UNREADABLE", "example_shape", "load", "read", "write"]
 
 # What an archive raises that is damaged, encrypted (RuntimeError), packed in an unknown way
 # (NotImplementedError), or of a size that is made up (MemoryError).
@@ -63,6 +63,21 @@ def example_shape(path: str | os.PathLike) -> tuple[int, ...]:
             f"{path.name}: x must have shape [N, H, W, C], [N, H, W] or [N, D], got {list(shape)}"
         )
     return (*shape[1:], 1) if len(shape) == 3 else shape[1:]
+
+
+def read(path: str | os.PathLike, key: str) -> np.ndarray:
+    """One array of a file as it is.
+
+    Args:
+        path: the file, which holds an x.
+        key: the array's name.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it cannot be read.
+    """
+    with _opened(Path(path).expanduser()) as file:
+        return _member(file, key, Path(path))
 
 
 @contextlib.contextmanager

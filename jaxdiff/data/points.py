@@ -1,0 +1,37 @@
+"""Points as they are, for what needs no range: embeddings, latents, features, images."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from jaxdiff.data import npy, npz, readers
+
+__all__ = ["load_points"]
+
+
+def load_points(source: str | os.PathLike) -> np.ndarray:
+    """The examples of a file in the numbers that it holds, or of any data as `load` gives them.
+
+    Args:
+        source: an .npz file with `x`, an .npy file, or whatever `load` reads.
+
+    Returns:
+        [N, ...], float32; float64 where the file holds it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or holds no real numbers [N, ...].
+    """
+    path = Path(source).expanduser()
+    if path.suffix == ".npz" and path.is_file():
+        x = npz.read(path, "x")
+    elif path.suffix == ".npy" and path.is_file():
+        x = np.array(npy.opened(path))
+    else:
+        return readers.load(str(source)).images()
+    if x.ndim < 2 or x.dtype.kind not in "iuf" or not x.size:
+        raise ValueError(
+            f"{path.name} must hold real numbers [N, ...], got {x.dtype} {list(x.shape)}"
+        )
+    return x if x.dtype == np.float64 else x.astype(np.float32)
