@@ -3,6 +3,7 @@
 Truth: the averaged parameters of the first run, and samples, compared bit for bit.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxdiff import config as configs
 from jaxdiff.cli import main, runs
 from jaxdiff.config import build
 from tests.cli.commands import complaint, draw
@@ -59,6 +61,8 @@ def test_a_ladder_is_trained_beside_the_run_as_it_is(run, tuned, mirrored):
         before.schedule,
         before.loss,
     )
+    assert configs.from_json(json.loads(json.dumps(configs.to_json(config)))) == config
+    assert "tuning" not in configs.to_json(before)
     params = runs.open_run(tuned).restore().params["params"]
     same(params["backbone"], averages(run))
     same(averages(tuned)["backbone"], averages(run))
