@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "likelihood": "how probable real data are to a model: bits/dim with their errors",
     "finetune": "tune a trained network to labelled texts, by few parameters or all",
     "classify": "tell the classes of texts by a tuned network",
+    "probe": "which position methods of transformers can count",
     "inspect": "show what a run directory holds",
 }
 

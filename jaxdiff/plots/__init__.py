@@ -4,6 +4,7 @@ from jaxdiff.plots.canvas import FORMATS
 from jaxdiff.plots.lines import curves, loss_curve, read_log, scatter
 from jaxdiff.plots.moments import moment_curves
 from jaxdiff.plots.mosaic import sample_grid
+from jaxdiff.plots.probe import heat_maps, probe_table
 from jaxdiff.plots.tables import likelihood_table, metrics_table, metrics_text
 from jaxdiff.plots.terms import bound_terms, likelihood_histogram
 
@@ -11,12 +12,14 @@ __all__ = [
     "FORMATS",
     "bound_terms",
     "curves",
+    "heat_maps",
     "likelihood_histogram",
     "likelihood_table",
     "loss_curve",
     "metrics_table",
     "metrics_text",
     "moment_curves",
+    "probe_table",
     "read_log",
     "sample_grid",
     "scatter",
