@@ -1,0 +1,54 @@
+"""Files of weights as arrays by name; nothing in them is ever executed."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxdiff.data import files
+
+__all__ = ["read_torch"]
+
+
+def read_torch(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads a file that torch wrote, by `weights_only=True`: tensors and what holds them.
+
+    Args:
+        path: such as weights.pth.
+
+    Returns:
+        Arrays by name; dictionaries within stay dictionaries.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: torch is not installed; it is the extra "import".
+        ValueError: the file is damaged, or holds more than weights.
+    """
+    path = Path(path).expanduser()
+    files.check_readable(path)
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(f"{path} needs torch: pip install 'jaxdiff[import]'") from error
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch raises of a damaged or an unsafe file
+        first = str(error).split("\n")[0]
+        raise ValueError(f"{path} holds no weights that can be read safely: {first}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold tensors by name, got {type(found).__name__}")
+    return _arrays(found)
+
+
+def _arrays(found: dict[str, Any]) -> dict[str, Any]:
+    """Tensors as float32 or integer arrays; what is neither tensor nor dictionary is left out."""
+    made: dict[str, Any] = {}
+    for name, value in found.items():
+        if isinstance(value, dict):
+            made[name] = _arrays(value)
+        elif hasattr(value, "detach"):
+            tensor = value.detach()
+            wide = tensor.float() if tensor.is_floating_point() else tensor
+            made[name] = np.asarray(wide.numpy())
+    return made
