@@ -55,13 +55,11 @@ def main(arguments: Sequence[str]) -> int:
         raise ValueError(f"--label {args.label} is of --data, which is not given")
     outputs.check("--out", args.out, (".csv",))
     config = command.read_config(args.run)
-    directory, labels = rundir.backbone(args.run), None
-    texts = args.texts
+    directory, texts, labels = rundir.backbone(args.run), args.texts, None
     if args.label is not None:
         columns = {"text": args.text, "label": args.label}
-        texts, labels, *_ = vars(
-            text.load(args.data, **columns, classes=config.data.classes)
-        ).values()
+        labelled = text.load(args.data, **columns, classes=config.data.classes)
+        texts, labels = labelled.texts, labelled.labels
     elif args.data is not None:
         texts = text.read_texts(args.data, text=args.text)
     classifier = finetuning.build_classifier(config, bert.network(directory))

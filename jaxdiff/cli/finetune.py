@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,13 +65,34 @@ class Finetune:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Parts:
+class _Parts(NamedTuple):
     """The texts that are trained on, chosen by, and tested on."""
 
     train: text.Labelled
     validation: text.Labelled
     test: text.Labelled
+
+
+class _Job(NamedTuple):
+    """What was asked for, checked.
+
+    Attributes:
+        out: the run directory.
+        config, parts: the configuration and its texts.
+        directory: where the network's files are.
+        classifier, tokenizer: what is tuned, and what makes its tokens.
+        abstract: shapes and dtypes of its state.
+        call: the arguments of `training.fit` that say how long and where to.
+    """
+
+    out: Path
+    config: FinetuneConfig
+    parts: _Parts
+    directory: Path
+    classifier: SentenceClassifier
+    tokenizer: text.Tokenizer
+    abstract: training.TrainState
+    call: dict[str, Any]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -83,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
         Finetune,
         prog="jaxdiff finetune",
         args=arguments,
-        default=Finetune(data=source, method=base.name, config=base),
+        default=Finetune(data=source, method=base.name, test=base.data.tested, config=base),
     )
     if args.out is None and not args.dry_run:
         raise ValueError("--out RUN is needed: the directory to write the run to")
@@ -102,7 +123,8 @@ def main(arguments: Sequence[str]) -> int:
         values = codec.plain(dataclasses.asdict(config))
         sys.stdout.write(f"{json.dumps(values, indent=2)}\n")
         return 0
-    return _run(args, config, parts, classifier, abstract, read, call, directory)
+    job = _Job(args.out, config, parts, directory, classifier, read, abstract, call)
+    return _run(job, overwrite=args.overwrite)
 
 
 def _resumed(arguments: list[str]) -> FinetuneConfig | None:
@@ -136,14 +158,10 @@ def _with_data(args: Finetune, stored: FinetuneConfig | None) -> tuple[FinetuneC
     known = part.classes or None
     columns = {"text": part.text, "label": part.label}
     labelled = text.load(args.data, **columns, classes=known)
-    part = dataclasses.replace(part, source=args.data, classes=labelled.classes)
+    part = dataclasses.replace(part, source=args.data, tested=args.test, classes=labelled.classes)
     config = dataclasses.replace(config, name=args.method, data=part)
     if stored is not None:
-        old, new = (
-            codec.plain({**dataclasses.asdict(c), **_FREE, "data": {**vars(c.data), "source": ""}})
-            for c in (stored, config)
-        )
-        fixed = config_differences(old, new)
+        fixed = config_differences(*(_fixed(c) for c in (stored, config)))
         if fixed:
             raise ValueError(f"a resumed run keeps its configuration, got {fixed}")
     if not part.validation > 0:
@@ -154,6 +172,13 @@ def _with_data(args: Finetune, stored: FinetuneConfig | None) -> tuple[FinetuneC
     tested = text.load(args.test, **columns, classes=labelled.classes)
     rest = text.without(labelled, tested.texts)
     return config, _Parts(*text.split(rest, **{**shares, "test": 0.0})[:2], tested)
+
+
+def _fixed(config: FinetuneConfig) -> dict[str, Any]:
+    """What of a configuration a resumed run keeps: files may have been moved."""
+    part = config.data
+    data = {**vars(part), "source": "", "tested": "another file" if part.tested else None}
+    return codec.plain({**dataclasses.asdict(config), **_FREE, "data": data})
 
 
 def _lengths(config: FinetuneConfig, texts: int) -> tuple[int, int]:
@@ -178,43 +203,25 @@ def _directory(config: FinetuneConfig, args: Finetune) -> Path:
     return bert.find(config.backbone)
 
 
-def _run(
-    args: Finetune,
-    config: FinetuneConfig,
-    parts: _Parts,
-    classifier: SentenceClassifier,
-    abstract: training.TrainState,
-    read: text.Tokenizer,
-    call: dict[str, Any],
-    directory: Path,
-) -> int:
+def _run(job: _Job, *, overwrite: bool) -> int:
     """Trains, tests, and says what came of it."""
-    console = Console(stderr=True)
-    _say_start(console, args, parts, abstract, read)
-    tokens = [read(part.texts) for part in (parts.train, parts.validation, parts.test)]
-    if args.overwrite:
-        rundir.clear(args.out)
-    own = rundir.backbone(args.out)
-    if directory == own:
-        state = jax.tree.map(_blank, abstract)  # all of it is read from the checkpoint
-    else:
-        params = bert.read(directory).params
-        state = finetuning.build_state(config, classifier, call["steps"], params)
-        own.mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", "tokenizer.json"):
-            shutil.copyfile(directory / name, own / name)
+    console, config, out = Console(stderr=True), job.config, job.out
+    _say_start(console, job)
+    learnt, chosen, tested = (job.tokenizer(part.texts) for part in job.parts)
+    if overwrite:
+        rundir.clear(out)
+    size, labels = config.batch_size, job.parts.validation.labels
     step = training.make_train_step(
-        finetune.text_loss(classifier), finetuning.build_optimizer(config), decay=optim.linear
+        finetune.text_loss(job.classifier), finetuning.build_optimizer(config), decay=optim.linear
     )
-    size = config.batch_size
     with interrupt.catch() as caught:
         done = training.fit(
             step,
-            state,
-            text.Batches(tokens[0], parts.train.labels, size, config.seed),
-            **call,
+            _state(job),
+            text.Batches(learnt, job.parts.train.labels, size, config.seed),
+            **job.call,
             config=codec.plain(dataclasses.asdict(config)),
-            evaluate=finetune.Validation(classifier, tokens[1], parts.validation.labels, size),
+            evaluate=finetune.Validation(job.classifier, chosen, labels, size),
             best="validation_error",
             caught=caught,
         )
@@ -222,8 +229,20 @@ def _run(
             name = signal.Signals(done.signal).name
             say(console, f"{name}: saved at step {int(done.state.step)}; --resume goes on")
             return 130 if done.signal == signal.SIGINT else 0
-    _test(args.out, config, parts.test, tokens[2], classifier, abstract, console)
+    _test(job, tested, console)
     return 0
+
+
+def _state(job: _Job) -> training.TrainState:
+    """The state to begin with; what describes the network is kept in the run."""
+    own = rundir.backbone(job.out)
+    if job.directory == own:
+        return jax.tree.map(_blank, job.abstract)  # all of it is read from the checkpoint
+    params = bert.read(job.directory).params
+    own.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copyfile(job.directory / name, own / name)
+    return finetuning.build_state(job.config, job.classifier, job.call["steps"], params)
 
 
 def _blank(a: jax.ShapeDtypeStruct) -> jax.Array:
@@ -231,25 +250,15 @@ def _blank(a: jax.ShapeDtypeStruct) -> jax.Array:
     return jax.random.key(0) if key else jnp.zeros(a.shape, a.dtype)
 
 
-def _say_start(
-    console: Console,
-    args: Finetune,
-    parts: _Parts,
-    abstract: training.TrainState,
-    read: text.Tokenizer,
-) -> None:
-    trained, frozen = (
-        sum(a.size for a in leaves.values()) for leaves in (abstract.params, abstract.aux)
-    )
-    sizes = ", ".join(
-        f"{len(getattr(parts, f.name)):,} {f.name}" for f in dataclasses.fields(parts)
-    )
-    cut = read.count_cut(parts.train.texts)
+def _say_start(console: Console, job: _Job) -> None:
+    state, read, texts = job.abstract, job.tokenizer, job.parts.train.texts
+    trained, frozen = (sum(a.size for a in leaves.values()) for leaves in (state.params, state.aux))
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in job.parts._asdict().items())
     say(
         console,
-        f"texts: {sizes}; classes: {', '.join(parts.train.classes)}; {cut:,} to train on are"
-        f" longer than {read.length} tokens and cut",
-        f"{args.method}: {trained:,} parameters are trained, {frozen:,} are not",
+        f"texts: {sizes}; classes: {', '.join(job.config.data.classes)};"
+        f" {read.count_cut(texts):,} to train on are longer than {read.length} tokens and cut",
+        f"{job.config.name}: {trained:,} parameters are trained, {frozen:,} are not",
     )
 
 
@@ -262,19 +271,12 @@ def restored(run: Path, abstract: training.TrainState) -> tuple[int, training.Tr
     return step, training.restore(folder, abstract, step)
 
 
-def _test(
-    out: Path,
-    config: FinetuneConfig,
-    data: text.Labelled,
-    tokens: text.Tokens,
-    classifier: SentenceClassifier,
-    abstract: training.TrainState,
-    console: Console,
-) -> None:
+def _test(job: _Job, tokens: text.Tokens, console: Console) -> None:
     """Tests the best checkpoint, where there is something to test on."""
-    step, state = restored(out, abstract)
+    step, state = restored(job.out, job.abstract)
+    data, out = job.parts.test, job.out
     if len(data):
-        found = finetune.log_probs(classifier, state, tokens, config.batch_size)
+        found = finetune.log_probs(job.classifier, state, tokens, job.config.batch_size)
         result = finetune.score(found, data.labels)
         with files.replacing(rundir.test_result(out)) as file:
             file.write(json.dumps({"step": step, **result._asdict()}, indent=2).encode() + b"\n")

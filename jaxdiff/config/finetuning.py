@@ -45,6 +45,8 @@ class TextConfig:
     """The share of texts by which the best checkpoint is chosen."""
     test: float = 0.1
     """The share that the result is tested on, where there is no --test file."""
+    tested: tyro.conf.Suppress[str | None] = None
+    """The path of that file."""
     classes: tyro.conf.Suppress[tuple[str, ...]] = ()
     """The names of the classes; found out from the data."""
 
@@ -91,10 +93,7 @@ def _lst(net: Transformer, part: MethodConfig) -> Any:
 METHODS: dict[str, tuple[Callable[[Transformer, MethodConfig], Any], float]] = {
     "lst": (_lst, 3e-3),
     "full": (lambda net, part: tuning.full(net), 5e-5),
-    "lora": (
-        lambda net, part: tuning.LoRA(net, rank=part.rank, alpha=part.alpha),
-        1e-3,
-    ),
+    "lora": (lambda net, part: tuning.LoRA(net, rank=part.rank, alpha=part.alpha), 1e-3),
     "adapter": (
         lambda net, part: tuning.Adapters(net, ("*/attention", "*/perceptron"), part.width),
         1e-3,

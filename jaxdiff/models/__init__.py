@@ -14,6 +14,7 @@ from jaxdiff.models.dit import DiT, dit_of_size
 from jaxdiff.models.gau import GAU
 from jaxdiff.models.heads import WithHeads
 from jaxdiff.models.mlp import MLP
+from jaxdiff.models.sentence import SentenceClassifier
 from jaxdiff.models.song import SongUNet, ddpmpp_cifar10, ncsnpp_cifar10
 from jaxdiff.models.su import SuA, SuB
 from jaxdiff.models.transformer import EncoderDecoder, Transformer
@@ -27,6 +28,7 @@ __all__ = [
     "DhariwalUNet",
     "DiT",
     "EncoderDecoder",
+    "SentenceClassifier",
     "SongUNet",
     "SuA",
     "SuB",

@@ -195,6 +195,8 @@ def test_mistakes(home, run, tmp_path, capsys):
         assert said in complaint(command(home, out, *options), capsys)
         assert not out.exists()
     assert "holds a run of 48 steps" in complaint(command(home, run), capsys)
+    tested = complaint(command(home, run, "--resume", "--test", home / "words.tsv"), capsys)
+    assert "data.tested None -> 'another file'" in tested
     assert "lr 0.02 -> 0.1" in complaint(command(home, run, "--resume", "--lr", "0.1"), capsys)
     assert "see jaxdiff classify" in complaint(["inspect", run], capsys)
 

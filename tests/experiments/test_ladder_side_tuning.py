@@ -7,7 +7,6 @@ import pathlib
 
 import pytest
 
-from jaxdiff.config.finetuning import METHODS
 from tests import small_bert
 
 pytest.importorskip("tokenizers", reason="needs the library tokenizers")
@@ -37,13 +36,13 @@ def test_in_its_shortest_form(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     data = small_bert.table(tmp_path / "words.tsv", small_bert.sentences(80))
     backbone = str(small_bert.directory(tmp_path))
-    ladder.main(data, tmp_path / "out", backbone, ratio=4, quick=True)
+    ladder.main(data, tmp_path / "out", backbone, ratio=2, quick=True)
     shown = capsys.readouterr().out
-    assert all(f"│ {method} " in shown for method in METHODS)
+    assert all(f"│ {method} " in shown for method in ladder.VARIANTS)
     accuracy, memory = (read(tmp_path / "out" / f"{n}.csv") for n in ("accuracy", "memory"))
-    assert [row["method"] for row in accuracy] == list(METHODS)
+    assert [row["method"] for row in accuracy] == list(ladder.VARIANTS)
     assert all(0 <= float(row["accuracy"]) <= 1 for row in accuracy)
-    assert len(memory) == 2 * len(METHODS)
+    assert len(memory) == 2 * len(ladder.VARIANTS)
     assert (tmp_path / "out" / "tuning.png").stat().st_size > 1000
 
 
