@@ -40,8 +40,8 @@ class Finetune:
     and label; or vaderSentiment-3.3.2.tar.gz, with sentences on films and products. Parts for
     validation and test are taken from it, no text in two of them. The methods: lst, a ladder of
     small blocks beside the frozen network; full; lora; adapter; bitfit; prompt; and head, the
-    last layer alone. lst needs the least memory and does well where classes are easy to tell; on
-    reading comprehension its authors and others report large losses, see the README. The
+    last layer alone. lst needs little memory and does well where classes are easy to tell; on
+    reading comprehension large losses are reported, see the README. The
     checkpoint that is best on the validation part is tested. Ctrl-C and SIGTERM save a checkpoint
     and end; the same command with --resume goes on.
     """

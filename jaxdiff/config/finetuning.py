@@ -124,7 +124,7 @@ class FinetuneConfig:
     pooling: Literal[tuple(POOLING)] = "mean"
     """What of the tokens stands for the text: their mean, or the first one, [CLS]."""
     dropout: float = 0.1
-    """Of the network, where it is trained; never in a frozen one."""
+    """Of the network while it is tuned; lst has it in the side network alone."""
     dtype: Literal["bfloat16", "float16"] | None = None
     """What the network computes in; None for float32."""
     lr: float | None = None
