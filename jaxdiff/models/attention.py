@@ -52,9 +52,8 @@ def _relu2(b: Array, mask: Array) -> Array:
 
 
 def _unit(a: Array) -> Array:
-    """Rows of length one, or zero."""
-    square = jnp.sum(a**2, axis=-1, keepdims=True)
-    return a * jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
+    """Rows of length one; those shorter than 1e-6 stay short, or their slopes would be infinite."""
+    return a * jax.lax.rsqrt(jnp.sum(a**2, axis=-1, keepdims=True) + 1e-12)
 
 
 def _count(mask: Array) -> Array:
@@ -73,7 +72,7 @@ NORMALISE = {
     softmax     exp(b) / sum exp(b)
     exp         exp(b) / n: no denominator; beyond b = 88 it is infinite in float32
     l2          exp(b) / sqrt(sum exp(2 b))
-    swish_l2    silu(b) / sqrt(sum silu(b)^2)
+    swish_l2    silu(b) / sqrt(sum silu(b)^2 + 1e-12)
     relu2       relu(b)^2 / n
 
 Source: all but the first: Su 2022, https://kexue.fm/archives/9105; relu2: Hua et al. 2022,

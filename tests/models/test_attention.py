@@ -117,6 +117,19 @@ def test_large_scores(how):
         np.testing.assert_array_equal(np.ravel(weights), [0, 0, 1, 0])
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-15, 1e-5])
+def test_rows_that_nearly_vanish(scale):
+    """silu(b) is b / 2 near 0, and b / |b| has slopes 1 / |b|: held to 1e6 / 2, not infinite."""
+    b = scale * jnp.array([1.0, -2.0, 2.0]).reshape(1, 3, 1, 1)
+    run = lambda b: weigh(jnp.ones((1, 1, 1, 1)), b, scale=1.0, normalise="swish_l2")  # noqa: E731
+    slope = np.asarray(jax.jit(jax.jacobian(run))(b)).reshape(3, 3)
+    assert np.isfinite(slope).all()
+    assert np.abs(slope).max() <= 5e5
+    weights = np.ravel(run(b))
+    length = np.hypot(1.5 * scale, 1e-6)  # of (1, -2, 2) / 2, and the floor
+    np.testing.assert_allclose(weights, np.array([0.5, -1, 1]) * scale / length, rtol=1e-4)
+
+
 def test_exp_at_its_limit():
     """e^88 / n is a float32; e^89 is not. In half precision weights are still float32, which the
     values' dtype holds only up to 65504: e^11.09."""
