@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "finetune": "tune a trained network to labelled texts, by few parameters or all",
     "classify": "tell the classes of texts by a tuned network",
     "probe": "which position methods of transformers can count",
+    "hubness": "count how often each point is a neighbour of the others",
     "inspect": "show what a run directory holds",
 }
 

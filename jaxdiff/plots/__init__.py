@@ -1,6 +1,7 @@
 """Pictures and tables of what a run leaves: written whole to a file, no window, no global state."""
 
 from jaxdiff.plots.canvas import FORMATS
+from jaxdiff.plots.counts import count_histogram, hubness_table
 from jaxdiff.plots.lines import curves, loss_curve, read_log, scatter
 from jaxdiff.plots.moments import moment_curves
 from jaxdiff.plots.mosaic import sample_grid
@@ -11,8 +12,10 @@ from jaxdiff.plots.terms import bound_terms, likelihood_histogram
 __all__ = [
     "FORMATS",
     "bound_terms",
+    "count_histogram",
     "curves",
     "heat_maps",
+    "hubness_table",
     "likelihood_histogram",
     "likelihood_table",
     "loss_curve",

@@ -4,7 +4,9 @@ import csv
 
 import bench_hubness
 import hubness_dimensions
+import hubness_latents
 import numpy as np
+import pytest
 from scipy import stats
 
 
@@ -32,3 +34,16 @@ def test_benchmark(capsys):
     told = capsys.readouterr().out
     assert "equal to theirs for 100.0000%" in told
     assert "memory" in told
+
+
+@pytest.mark.slow
+def test_latents(tmp_path):
+    hubness_latents.main(tmp_path, quick=True)
+    with open(tmp_path / "hubness_latents.csv", newline="") as file:
+        rows = {(r["model"], r["latents"]): r for r in csv.DictReader(file)}
+    assert len(rows) == 3 * len(hubness_latents.KINDS)
+    radius = {kind: float(rows["GAN", kind]["radius"]) for kind in hubness_latents.KINDS}
+    # Hubs lie nearer to 0, as do those that are chosen for it; truncation has the same radius.
+    assert radius["hubs"] < 0.9 * radius["random"] < radius["antihubs"]
+    np.testing.assert_allclose(radius["truncated"], radius["hubs"], rtol=0.01)
+    assert (tmp_path / "hubness_latents.png").stat().st_size > 5000
