@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
         written = [_write(rows, args.out / "probe.csv"), *_draw(found, args)]
         say(console, *(str(path) for path in written))
-    return 0 if caught.signal is None else 130
+    return 130 if caught.signal == signal.SIGINT else 0
 
 
 def _check(args: Probe, methods: Sequence[str], tasks: Sequence[str]) -> None:

@@ -125,8 +125,8 @@ class Transformer(nn.Module):
         heads: the number of attention heads.
         hidden: of the perceptrons, 4 width unless given.
         inner: of all heads together, `width` unless given.
-        length: the longest sequence that positions tell apart: beyond it learned absolute ones are
-            an error and relative ones count as the farthest.
+        length: the longest sequence that positions tell apart, with prefix and boundary: beyond it
+            learned absolute ones are an error and relative ones count as the farthest.
         positions: a name of `positions.NAMES`, or a sum such as "learned+factor".
         shared: whether all blocks have one relative position module, else each its own.
         block: "attention", or "gau", gated attention units in place of both layers.

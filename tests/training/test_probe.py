@@ -145,7 +145,7 @@ def test_training_leaves_what_cannot_count_at_the_constant(key):
     assert blind.losses.shape == (2, 1)
     np.testing.assert_array_equal(blind.steps, [40])
     how = {"steps": 150, "seeds": 2, "lr": 1e-2}
-    able = probe.train(key, method("learned"), TASKS["regression"], **how, **SMALL)
+    able = probe.train(key, method("learned+factor"), TASKS["regression"], **how, **SMALL)
     assert probe.standing(able.loss.mean(), constant) == "passes"
     assert able.losses[:, -1].max() < able.losses[:, 0].min()
     np.testing.assert_array_equal(able.steps, [75, 150])
