@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxdiff.plots import canvas
 from jaxdiff.training.probe import Row, standing
+from jaxdiff.training.probe_tasks import Constant
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,9 +37,9 @@ def probe_table(rows: Sequence[Row], *, title: str | None = None) -> "Table":
     table = Table(
         title=escape(title or ""),
         caption=(
-            "mean over seeds, and the largest. passes: below half of a constant's loss; fails:"
-            " no better than it.\nThe theorem is of identical tokens; near, far: right answers in"
-            " the first n places of 2 n, and beyond."
+            "mean over seeds, and the largest. passes: right half way from chance to always; fails:"
+            " loss no better than a constant's.\nThe theorem is of identical tokens; near, far:"
+            " right answers in the first n places of 2 n, and beyond."
         ),
     )
     columns = ("method", "loss", "largest", "constant", "right", "by chance", "near", "far")
@@ -60,6 +61,7 @@ def probe_table(rows: Sequence[Row], *, title: str | None = None) -> "Table":
             for key in ("loss", "accuracy", "near", "far")
         }
         first = group[0]
+        best = Constant(first.constant_loss, first.constant_accuracy)
         table.add_row(
             name,
             f"{mean['loss']:.4g}",
@@ -69,7 +71,7 @@ def probe_table(rows: Sequence[Row], *, title: str | None = None) -> "Table":
             _share(first.constant_accuracy),
             _share(mean["near"]),
             _share(mean["far"]),
-            standing(mean["loss"], first.constant_loss),
+            standing(mean["loss"], mean["accuracy"], best),
             f"{'yes' if first.counts else 'no'}: {first.reason}",
         )
     return table

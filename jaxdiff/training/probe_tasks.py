@@ -23,7 +23,7 @@ from jax import Array
 
 from jaxdiff.models import Transformer, attention, positions
 
-__all__ = ["METHODS", "TASKS", "Method", "Task", "Verdict", "method", "verdict"]
+__all__ = ["METHODS", "TASKS", "Constant", "Method", "Task", "Verdict", "method", "verdict"]
 
 
 class Constant(NamedTuple):

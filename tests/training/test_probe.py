@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from jaxdiff.training import probe
-from jaxdiff.training.probe_tasks import METHODS, TASKS, Method, method, verdict
+from jaxdiff.training.probe_tasks import METHODS, TASKS, Constant, Method, method, verdict
 from tests.models.positions import formula
 
 N, VOCAB = 8, 5
@@ -134,19 +134,19 @@ def _check_verdict(name):
 
 def test_training_leaves_what_cannot_count_at_the_constant(key):
     """Whatever is learned, the loss of answers that are all the same is at least the constant's;
-    learned positions fall below half of it."""
-    constant = TASKS["regression"].best(N, VOCAB).loss
+    learned positions fall below it."""
+    best = TASKS["regression"].best(N, VOCAB)
     blind = probe.train(key, method("bias"), TASKS["regression"], steps=40, seeds=2, **SMALL)
     said = blind.answers(jnp.zeros((1, N), int))
     assert said.shape == (2, 1, N, 1)
     assert np.ptp(said, axis=2).max() < 1e-5
-    assert blind.loss.min() >= constant - 1e-6
-    assert probe.standing(blind.loss.mean(), constant) == "fails"
+    assert blind.loss.min() >= best.loss - 1e-6
+    assert probe.standing(blind.loss.mean(), blind.accuracy.mean(), best) == "fails"
     assert blind.losses.shape == (2, 1)
     np.testing.assert_array_equal(blind.steps, [40])
     how = {"steps": 150, "seeds": 2, "lr": 1e-2}
     able = probe.train(key, method("learned+factor"), TASKS["regression"], **how, **SMALL)
-    assert probe.standing(able.loss.mean(), constant) == "passes"
+    assert probe.standing(able.loss.mean(), able.accuracy.mean(), best) == "passes"
     assert able.losses[:, -1].max() < able.losses[:, 0].min()
     np.testing.assert_array_equal(able.steps, [75, 150])
     assert np.isnan(able.near).all()  # learned positions have no place beyond n
@@ -221,6 +221,7 @@ def test_unknown_tasks(key):
 
 
 def test_standing():
-    assert [probe.standing(x, 1.0) for x in (0.0, 0.49, 0.5, 0.97, 0.98, 2.0, float("nan"))] == [
-        "passes", "passes", "partly", "partly", "fails", "fails", "fails",
-    ]  # fmt: skip
+    best = Constant(1.0, 0.5)
+    found = [(0.1, 0.76), (0.97, 0.76), (0.1, 0.74), (0.98, 1.0), (2.0, 0.0), (float("nan"), 1.0)]
+    wanted = ["passes", "passes", "partly", "fails", "fails", "fails"]
+    assert [probe.standing(*numbers, best) for numbers in found] == wanted
