@@ -16,8 +16,15 @@ or l2 rows with a bias, boundary tokens with a bias, and a first token under a c
 below it, most to less than 1e-5 of regression.
 
 `pi` (random tokens) has the same constants, which are a theorem for "none" alone: tokens next to an
-end are told by who is missing. `etp` needs many times more steps (40,000 in the paper, 128 tokens):
---tasks etp --methods none learned urpe --steps 10000 draws its learning curve.
+end are told by who is missing.
+
+`etp` needs many times more steps (40,000 in the paper, 128 tokens):
+
+    --tasks etp --methods none learned urpe --steps 4000 --seeds 1
+
+draws its learning curve. After 4,000 steps URPE is at a loss of 1.31 of 2.65, right .58 of the time
+where the constant half is .5 (and still falling); learned positions are always right after 1,000.
+Without positions 2.43 remain, for which tokens there are is known.
 
 Hardware: 2 CPU cores; half a minute a method for identical tokens, 5 for random ones.
 """
