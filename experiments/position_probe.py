@@ -23,8 +23,8 @@ end are told by who is missing.
     --tasks etp --methods none learned urpe --steps 4000 --seeds 1
 
 draws its learning curve. After 4,000 steps URPE is at a loss of 1.31 of 2.65, right .58 of the time
-where the constant half is .5 (and still falling); learned positions are always right after 1,000.
-Without positions 2.43 remain, for which tokens there are is known.
+where the constant half is .5 (one seed; longer runs were not made); learned positions are always
+right after 1,000. Without positions 2.43 remain, for which tokens there are is known.
 
 Hardware: 2 CPU cores; half a minute a method for identical tokens, 5 for random ones.
 """
