@@ -122,7 +122,8 @@ def weigh(
 
 def combine(weights: Array, value: Array) -> Array:
     """sum_j weights_ij value_j: [B, heads, N, M] and [B, M, heads, D] to [B, N, heads, D]."""
-    return jnp.einsum("bhnm,bmhd->bnhd", weights.astype(value.dtype), value)
+    exact = precision.EXACT  # of float32 alone, as in the fused form
+    return jnp.einsum("bhnm,bmhd->bnhd", weights.astype(value.dtype), value, precision=exact)
 
 
 def attend(

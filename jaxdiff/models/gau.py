@@ -29,8 +29,8 @@ class GAU(nn.Module):
         dropout: the probability of a zero weight, in [0, 1); active if `train`.
         dtype: the compute dtype, None for float32.
 
-    Source: Hua et al. 2022, arXiv:2202.10447, section 3.1: relu(scores)^2 / n there; "softmax" as
-    Su 2022, https://kexue.fm/archives/9019.
+    Source: Hua et al. 2022, arXiv:2202.10447, section 3.1, with relu^2; scores over sqrt(inner)
+    and "softmax" as Su 2022, https://kexue.fm/archives/9019.
     """
 
     expansion: int = 2
