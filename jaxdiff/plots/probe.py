@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxdiff.plots import canvas
-from jaxdiff.training.probe import Row, standing
-from jaxdiff.training.probe_tasks import Constant
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from jaxdiff.training.probe import Row
+
 __all__ = ["heat_maps", "probe_table"]
 
 
-def probe_table(rows: Sequence[Row], *, title: str | None = None) -> "Table":
+def probe_table(rows: "Sequence[Row]", *, title: str | None = None) -> "Table":
     """A table of methods and tasks: the mean over seeds beside the best constant and the theorem.
 
     Args:
@@ -31,6 +31,9 @@ def probe_table(rows: Sequence[Row], *, title: str | None = None) -> "Table":
     """
     from rich.markup import escape
     from rich.table import Table
+
+    from jaxdiff.training.probe import standing
+    from jaxdiff.training.probe_tasks import Constant
 
     if not rows:
         raise ValueError("rows must hold at least one network, got none")

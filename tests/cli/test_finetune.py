@@ -123,6 +123,7 @@ def test_the_run_holds_all_that_it_needs(run, home, tmp_path, capsys):
     assert rundir.test_result(copy).read_text() == rundir.test_result(run).read_text()
 
 
+@pytest.mark.slow
 def test_resumed_is_bit_for_bit(home, run, tmp_path, monkeypatch):
     """Stopped by SIGTERM in the middle of the first epoch, and gone on with."""
     from jaxdiff.data import text
@@ -156,6 +157,7 @@ def test_every_method(method, home, tmp_path):
     assert result["accuracy"] > 0.7
 
 
+@pytest.mark.slow
 def test_a_test_file(home, tmp_path, capsys):
     """What is tested on is not trained on: 20 of its 30 texts stand in the data."""
     rows = small_bert.sentences(240)[:20] + small_bert.sentences(400, seed=0)[-10:]

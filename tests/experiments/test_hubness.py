@@ -29,6 +29,7 @@ def test_counts_and_distances():
     np.testing.assert_allclose(far.mean(), 8, rtol=0.02)  # sqrt(d - 1/2), known to 1/(8 sqrt(800))
 
 
+@pytest.mark.slow
 def test_benchmark(capsys):
     bench_hubness.main(quick=True)
     told = capsys.readouterr().out

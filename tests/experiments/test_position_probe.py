@@ -14,6 +14,7 @@ position_probe = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(position_probe)
 
 
+@pytest.mark.slow
 def test_quick(tmp_path):
     rows = position_probe.main(("urpe",), ("regression",), out=tmp_path, quick=True)
     assert [(row.method, row.seed) for row in rows] == [("urpe", 0), ("urpe", 1)]

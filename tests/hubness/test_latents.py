@@ -20,8 +20,8 @@ TABLE = {
 slow = pytest.mark.slow
 
 
-@pytest.mark.parametrize("dim", [2, pytest.param(8, marks=slow), 32, *(
-    pytest.param(d, marks=slow) for d in (128, 512))])  # fmt: skip
+@slow
+@pytest.mark.parametrize("dim", TABLE)
 def test_table_of_gaussians(dim):
     z = hubness.draw(jax.random.key(0), 10_000, dim)
     counts = np.asarray(hubness.k_occurrence(z, k=5))

@@ -55,6 +55,7 @@ def test_are_the_formulas(name):
             np.testing.assert_array_equal(found.index[i], order)
 
 
+@pytest.mark.slow
 def test_hubs_are_fewer_after_each():
     """What they are for: Gaussian points of 50 dimensions, of which half the candidates remain."""
     x = np.random.default_rng(1).normal(size=(500, 50)).astype(np.float32)

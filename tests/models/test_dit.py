@@ -58,6 +58,7 @@ def test_every_position_method_on_patches(name):
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_positions_of_patches_tell_the_image_from_its_transpose():
     """A network without positions is equivariant under any order of patches; one with is not."""
     x = np.random.default_rng(0).normal(size=(1, 8, 8, 1)).astype(np.float32)

@@ -10,7 +10,14 @@ from jaxdiff.models import generators
 Z = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 3), (4, 12, 1)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (4, 12, 1),
+        pytest.param((8, 8, 1), marks=pytest.mark.slow),
+        pytest.param((28, 28, 3), marks=pytest.mark.slow),
+    ],
+)
 def test_images_in_range_and_back(shape):
     net = generators.Generator(shape, width=4)
     variables = net.init(jax.random.key(0), Z)

@@ -203,6 +203,7 @@ def biased_by(b, source):
     return biased
 
 
+@pytest.mark.slow
 def test_a_biased_mean(x64):
     """eps_hat = eps + b: NPR's head is Var + b**2, SN's plug-in E[eps**2] - (eps + b)**2, held at 0
     where negative."""
@@ -286,6 +287,7 @@ def test_zero_terminal_snr(by, key, x64):
     analytic(moments_of_gamma(moments.levels, moments.gamma), data_range=(-1.0, 1.0))
 
 
+@pytest.mark.slow
 def test_many_settings_as_one_program(key):
     """Tables, etas and clips are leaves: vmap over them is a loop over samplers."""
     source, grid = exact.gaussian([0.0], [[0.25]]), even(5)

@@ -123,7 +123,7 @@ def test_a_ladder_that_starts_from_rows_of_the_network():
     assert not set(side) & {"tokens/embedding", "types/embedding"}
 
 
-QUICK = ("lst", "lora", "bitfit")
+QUICK = ("lst", "lora")
 
 
 @pytest.mark.parametrize(

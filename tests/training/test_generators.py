@@ -32,6 +32,7 @@ class Quadratic(nn.Module):
         return a * x**2 + b * x + c
 
 
+@pytest.mark.slow
 def test_gan_finds_mean_and_deviation():
     """Data N(1, .5^2), generators N(shift, scale^2): a quadratic critic can tell any two apart."""
     optimizer = optim.adam(b1=0.5)

@@ -152,6 +152,7 @@ def test_training_leaves_what_cannot_count_at_the_constant(key):
     assert np.isnan(able.near).all()  # learned positions have no place beyond n
 
 
+@pytest.mark.slow
 def test_a_causal_network_does_not_see_what_follows(key):
     """So in the first n places of 2 n it is as right as on n."""
     how = {"steps": 60, "seeds": 2, "lr": 1e-2}
@@ -161,6 +162,7 @@ def test_a_causal_network_does_not_see_what_follows(key):
     np.testing.assert_allclose(whole[:, :, :N], half, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_and_factors(key):
     """Factors are Toeplitz, and the weights without them rows of a softmax."""
     found = probe.train(key, method("urpe"), TASKS["pi"], steps=3, seeds=2, **SMALL)
@@ -176,6 +178,7 @@ def test_weights_and_factors(key):
     assert none.factors() == {}
 
 
+@pytest.mark.slow
 def test_compare_and_its_rows(key):
     """A method has the same numbers whatever else is compared; stopping keeps what was begun."""
     how = {"steps": 2, "seeds": 2, **SMALL}

@@ -154,6 +154,7 @@ def test_the_gradient_holds_no_backward_product_of_the_backbone(network):
     assert gradient(tuning.full(net)) > 2 * forward
 
 
+@pytest.mark.slow
 def test_the_side_network_of_t5_base_has_the_published_size():
     """3.879M, 1.74 % of 222.9M: Sung et al. 2022, table 1; the parts by their formula.
 
