@@ -13,10 +13,11 @@ method are one vmapped program. Then
 each with its standard error over seeds. A network without positions sees a bag of patches: it
 cannot tell an image from the same patches in another order, but the pixels inside a patch.
 
-Expected: "none" far behind; the others, on 16 tokens that differ anyway, within a few errors of one
-another. What factor adds to relative bias is what no image of digits needs: to count.
+Not run at full size yet. To be expected: "none" far behind; the others, on 16 tokens that differ
+anyway, within a few errors of one another. What factor adds to relative bias is what no image of
+digits needs: to count.
 
-Hardware: 2 CPU cores, some two minutes a method.
+Hardware: 2 CPU cores.
 """
 
 import dataclasses

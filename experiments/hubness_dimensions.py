@@ -11,7 +11,7 @@ d = 32); the cube has fewer; the sphere, where all points are alike, none: skewn
 point of N >= 50. So a generator that normalises its latents has no hubs to choose in them. As many
 points as there are do not end it: at d = 512 some 1.5 to 2 % are hubs from 1,000 points on.
 
-Hardware: 2 CPU cores, some minutes.
+Hardware: 2 CPU cores; not run at full size yet.
 """
 
 from pathlib import Path

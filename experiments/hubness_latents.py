@@ -16,14 +16,13 @@ trained, all with 64 numbers of latents under N(0, I). Then as many images are m
 and compared with held-out digits, in pixels: precision and recall (balls to the third neighbour),
 coverage, and the Frechet distance; means and standard errors over training seeds.
 
-Claimed (Liang et al. 2022): quality rises with N_k, and hubs beat truncation. Expected here: hubs
-have more precision and less recall than random latents, as everything does that stays in the
-middle; central and truncated ones do the same without a neighbour. Where the table says otherwise
-it counts.
+Claimed (Liang et al. 2022): quality rises with N_k, and hubs beat truncation. Not run at full size
+yet. To be expected: hubs have more precision and less recall than random latents, as everything
+does that stays in the middle; central and truncated ones do the same without a neighbour.
 
 --dcgan draws faces by a trained DCGAN (see the README) of random, hub and truncated latents.
 
-Hardware: 2 CPU cores, half an hour.
+Hardware: 2 CPU cores.
 """
 
 import dataclasses

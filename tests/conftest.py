@@ -5,8 +5,8 @@ mathematics ask for it: `pytestmark = pytest.mark.usefixtures("strict")`). `x64`
 for comparisons with closed forms.
 
 Most of the suite's time is compilation. XLA compiles without LLVM's optimisations and by its
-plainer emitters: the programs are the same, in half the time. What is compiled is kept beside
-pytest's own cache, for all processes of a run and for the next.
+plainer emitters: the same up to a rounding, in two thirds of the time. What is compiled is kept
+beside pytest's own cache, for all processes of a run and for the next.
 """
 
 import os

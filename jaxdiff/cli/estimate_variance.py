@@ -15,7 +15,7 @@ from rich.table import Table
 
 from jaxdiff import plots, reverse, training
 from jaxdiff.cli import outputs, runs, variances
-from jaxdiff.cli.say import say
+from jaxdiff.cli.say import say, show
 from jaxdiff.config import ClassifierConfig, Config, build
 from jaxdiff.data import Dataset
 from jaxdiff.grids import linspace, uniform_log_snr
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
     about = _about(args, config, dataset, len(x), labels, int(state.step))
     training.write_moments(out, moments, weights, **about)
     title = f"{dataset.name}, {args.split}, at step {int(state.step)}"
-    Console().print(_table(moments, f"{title}: n = {len(x)}, {args.draws} a level"))
+    show(_table(moments, f"{title}: n = {len(x)}, {args.draws} a level"))
     if args.plot is not None:
         covs = {by: moments.cov(by) for by in ESTIMATORS}
         eps = moments.eps.mean, moments.eps.error

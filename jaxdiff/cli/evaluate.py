@@ -10,11 +10,11 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from rich.console import Console
 
 from jaxdiff import metrics, plots
 from jaxdiff.cli import outputs, runs
 from jaxdiff.cli.judge import Judge, judge
+from jaxdiff.cli.say import show
 from jaxdiff.config import build
 from jaxdiff.data import Dataset, files, npz
 from jaxdiff.metrics import errors
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     rows = metrics.evaluate(*images, features=judged.features, **neighbours, **how)
     rows += _classes(judged, sets, images, args)
     title = f"{args.samples} against {part.source} in {rows[0].features}"
-    Console().print(plots.metrics_table(rows, title=title))
+    show(plots.metrics_table(rows, title=title))
     if args.out is not None:
         _write(rows, args.out)
     return 0

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 import jax
 import numpy as np
 import tyro
-from rich.console import Console
 
 from jaxdiff import hubness, plots
 from jaxdiff.cli import outputs
+from jaxdiff.cli.say import show
 from jaxdiff.data import files, load_points
 
 __all__ = ["main"]
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     shown = x if other is None else other
     if args.pictures is not None and (shown.ndim != 4 or shown.shape[-1] not in (1, 3, 4)):
         raise ValueError(f"--pictures needs images [N, H, W, C], got {list(shown.shape)}")
-    flat = [None if a is None else a.reshape(len(a), -1).astype(np.float32) for a in (x, other)]
+    flat = [None if a is None else a.reshape(len(a), -1) for a in (x, other)]
     key = jax.random.key(args.seed)
     counts = {args.metric: _counted(*flat, args, key)}
     for name in args.reduce:
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
         name: hubness.measure(n, k=args.k, hub_size=args.hub_size) for name, n in counts.items()
     }
     title = f"{len(shown):,} points of {shown[0].size} numbers, k = {args.k}"
-    Console().print(plots.hubness_table(measures, title=title))
+    show(plots.hubness_table(measures, title=title))
     _write(args, counts, shown)
     return 0
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from jaxdiff import config as configs
 from jaxdiff import plots
 from jaxdiff.cli import runs
-from jaxdiff.cli.say import say
+from jaxdiff.cli.say import say, show
 from jaxdiff.config import build
 from jaxdiff.training import checkpoint, rundir
 
@@ -39,11 +39,10 @@ def main(arguments: Sequence[str]) -> int:
     console = Console()
     for name, part in configs.to_json(run.config).items():
         say(console, f"{name:16} {json.dumps(part)}")
-    console.print(_parameters(run.abstract.params["params"]))
-    console.print(_last_rows("log", rundir.read_log(args.run)))
+    show(_parameters(run.abstract.params["params"]), _last_rows("log", rundir.read_log(args.run)))
     evaluations = rundir.read_evaluations(args.run)
     if evaluations:
-        console.print(_last_rows("evaluation", evaluations))
+        show(_last_rows("evaluation", evaluations))
     found = checkpoint.finished_steps(rundir.checkpoints(args.run))
     total = "not known yet" if run.total is None else run.total
     say(console, f"steps: {found[-1] if found else 0} of {total}")

@@ -15,6 +15,7 @@ from rich.console import Console
 from jaxdiff import likelihood, plots
 from jaxdiff.arrays import check_range
 from jaxdiff.cli import estimates, estimators, outputs, runs, variances
+from jaxdiff.cli.say import show
 from jaxdiff.config import ClassifierConfig, Config, build
 from jaxdiff.data import Dataset
 from jaxdiff.likelihood import Estimate, Quantisation
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
         estimate, method=args.method, data=what, step=int(state.step), how=how,
         bins=None if quantisation is None else quantisation.bins, grid=grid,
     )  # fmt: skip
-    Console().print(estimates.table(report))
+    show(estimates.table(report))
     if args.out is not None:
         estimates.write(report, args.out)
     if args.plot is not None:

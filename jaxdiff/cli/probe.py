@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 
 from jaxdiff import arrays, plots
-from jaxdiff.cli.say import say
+from jaxdiff.cli.say import say, show
 from jaxdiff.data import files
 from jaxdiff.training import interrupt, probe, rundir
 from jaxdiff.training.probe_tasks import METHODS, TASKS, method
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
         how = {**sizes, "seeds": args.seeds, "steps": args.steps, "lr": args.lr}
         found = probe.compare(jax.random.key(args.seed), methods, tasks, on_step=on_step, **how)
     rows = probe.rows_of(found, **sizes)
-    Console(width=150).print(plots.probe_table(rows, title=f"n = {args.n}"))
+    show(plots.probe_table(rows, title=f"n = {args.n}"))
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         written = [_write(rows, args.out / "probe.csv"), *_draw(found, args)]

@@ -17,7 +17,7 @@ def load_points(source: str | os.PathLike) -> np.ndarray:
         source: an .npz file with `x`, an .npy file, or whatever `load` reads.
 
     Returns:
-        [N, ...], float32; float64 where the file holds it.
+        [N, ...], float32.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -34,4 +34,4 @@ def load_points(source: str | os.PathLike) -> np.ndarray:
         raise ValueError(
             f"{path.name} must hold real numbers [N, ...], got {x.dtype} {list(x.shape)}"
         )
-    return x if x.dtype == np.float64 else x.astype(np.float32)
+    return x.astype(np.float32)

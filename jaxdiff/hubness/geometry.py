@@ -99,7 +99,7 @@ def antihub_share_limit(k: Any) -> Array:
     Args:
         k: of the neighbourhoods.
 
-    Source: Newman, Rinott and Tversky 1983, doi:10.2307/1427103, theorem 3 (k = 1), and
-    Radovanovic et al. 2010, JMLR 11, section 4.
+    Source: Newman, Rinott and Tversky 1983, Adv. Appl. Prob. 15 (k = 1), and Radovanovic et al.
+    2010, JMLR 11.
     """
     return jnp.exp(-jnp.asarray(k, jnp.result_type(float)))

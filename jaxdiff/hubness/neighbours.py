@@ -199,14 +199,16 @@ def _nearest(query, ready, seen, keys, skip, *, k, metric):
         score = jnp.where(jnp.arange(points)[None, :] == skip[:, None], jnp.inf, score)
     several = min(k + _SPARE, points - (skip is not None))
     value, index = jax.lax.top_k(-score, several)
-    reach = -value[:, k - 1 : k] + _rounding(query, ready)
+    # The k-th by a sum: XLA sorts whole rows on a CPU, where a part of top_k's result is cut out.
+    kth = -jnp.sum(jnp.where(jnp.arange(several)[None] == k - 1, value, 0), axis=-1, keepdims=True)
+    reach = kth + _rounding(query, ready)
     tied = jnp.sum(score <= reach, axis=-1) > several
 
     def at_random(_: Any) -> Array:
         """Candidates where more than there is room for are as near as the k-th: some of those."""
         draw = jax.vmap(lambda key: jax.random.uniform(key, (points,)))(keys)
         near = score <= reach
-        surely = score < -value[:, k - 1 : k] - _rounding(query, ready)
+        surely = score < kth - _rounding(query, ready)
         order = jnp.where(surely, -1.0, jnp.where(near, draw, jnp.inf))
         return jnp.where(tied[:, None], jax.lax.top_k(-order, several)[1], index)
 

@@ -33,7 +33,7 @@ def local_scaling(d: Array, own: Array, other: Array) -> Array:
         own: [N, C], those of the queries, sorted: `d` itself.
         other: [N, C, C], those of each candidate.
 
-    Source: Zelnik-Manor and Perona 2004; Schnitzer et al. 2012, JMLR 13, eq. 1.
+    Source: Zelnik-Manor and Perona 2004; Schnitzer et al. 2012, JMLR 13.
     """
     radius = own[:, -1:] * other[..., -1]
     return -jnp.expm1(-(d**2) / jnp.where(radius > 0, radius, 1))
@@ -42,7 +42,7 @@ def local_scaling(d: Array, own: Array, other: Array) -> Array:
 def nicdm(d: Array, own: Array, other: Array) -> Array:
     """d / sqrt(mean_i mean_j), the mean of a point's distances to its candidates.
 
-    Source: Jegou et al. 2007; Schnitzer et al. 2012, JMLR 13, eq. 2.
+    Source: Jegou et al. 2007; Schnitzer et al. 2012, JMLR 13.
     """
     scale = jnp.sqrt(jnp.mean(own, axis=-1, keepdims=True) * jnp.mean(other, axis=-1))
     return d / jnp.where(scale > 0, scale, 1)
@@ -53,7 +53,7 @@ def mutual_proximity(d: Array, own: Array, other: Array) -> Array:
 
     The two are taken to be independent, since candidates of i and j are others.
 
-    Source: Schnitzer et al. 2012, JMLR 13, section 3.2.
+    Source: Schnitzer et al. 2012, JMLR 13.
     """
     beyond = jnp.mean(own[:, None, :] > d[:, :, None], axis=-1)
     return 1 - beyond * jnp.mean(other > d[:, :, None], axis=-1)
@@ -62,7 +62,7 @@ def mutual_proximity(d: Array, own: Array, other: Array) -> Array:
 def mutual_proximity_gaussian(d: Array, own: Array, other: Array) -> Array:
     """1 - P(X > d) P(Y > d), of normals with the moments of i's and j's distances.
 
-    Source: Schnitzer et al. 2012, JMLR 13, section 3.2 (independent normals).
+    Source: Schnitzer et al. 2012, JMLR 13 (independent normals).
     """
 
     def beyond(among: Array) -> Array:
@@ -94,7 +94,7 @@ def dis_sim_local(
         x_centre, y_centre: c of each.
         square: |x - y|**2, where it is known.
 
-    Source: Hara et al. 2016, AAAI 30, eq. 7.
+    Source: Hara et al. 2016, AAAI 30.
     """
     apart = jnp.sum((x - y) ** 2, axis=-1) if square is None else square
     spread = jnp.sum((x - x_centre) ** 2, axis=-1) + jnp.sum((y - y_centre) ** 2, axis=-1)

@@ -109,8 +109,8 @@ def elbo(
         i = int(np.argmin(np.isfinite(numbers).all(axis=(1, 2))))
         raise FloatingPointError(
             f"the bound is not finite at example {i} of these {len(numbers)}: the model's answer"
-            " was not, or p(x_0 | x_1) has no weight there, as where its deviation is 0: a number for"
-            " last_std mends that"
+            " was not, or p(x_0 | x_1) has no weight there, as where its deviation is 0: a number"
+            " for last_std mends that"
         )
     return estimate
 

@@ -157,7 +157,7 @@ def attend(
         and queries that may see no key get 0.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; the factor: Luo et al. 2022,
-    arXiv:2205.13401, eq. 4.
+    arXiv:2205.13401.
     """
     fits = value.shape[-1] == key.shape[-1] and value.dtype != jnp.float64  # of fused kernels
     if normalise == "softmax" and factor is None and fits:
@@ -294,7 +294,7 @@ class Attention(nn.Module):
 class AttentionBlock(nn.Module):
     """Self-attention over the pixels of an image, as a residual branch that starts as zero.
 
-        out = x + dense_0(attend(q, k, v)),    q, k, v = layers.dense(norm(x))
+        out = x + dense_0(attend(q, k, v)),    q, k, v = dense(norm(x))
 
     Attributes:
         heads: the number of heads; must divide the channels.

@@ -29,7 +29,7 @@ class GAU(nn.Module):
         dropout: the probability of a zero weight, in [0, 1); active if `train`.
         dtype: the compute dtype, None for float32.
 
-    Source: Hua et al. 2022, arXiv:2202.10447, section 3.1, with relu^2; scores over sqrt(inner)
+    Source: Hua et al. 2022, arXiv:2202.10447, with relu^2; scores over sqrt(inner)
     and "softmax" as Su 2022, https://kexue.fm/archives/9019.
     """
 
@@ -101,6 +101,4 @@ class GAUBlock(nn.Module):
         )  # fmt: skip
         norm = layers.layer_norm(epsilon=self.epsilon, dtype=self.dtype, name="norm_gau")
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        if self.norm == "post":
-            return norm(h + drop(unit(h, mask, train)))
-        return h + drop(unit(norm(h), mask, train))
+        return layers.residual(h, lambda x: unit(x, mask, train), norm, drop, self.norm)

@@ -27,6 +27,7 @@ __all__ = [
     "exact_dense",
     "group_norm",
     "layer_norm",
+    "residual",
 ]
 
 Initializer = Callable[..., Array]
@@ -173,6 +174,29 @@ def layer_norm(
         param_dtype=arrays.float_dtype(),
         name=name,
     )
+
+
+def residual(
+    h: Array, branch: Callable[[Array], Array], norm: nn.Module, drop: nn.Module, where: str
+) -> Array:
+    """A residual branch with its norm before it or after the sum.
+
+        pre     h + drop(branch(norm(h)))
+        post    norm(h + drop(branch(h)))
+
+    Args:
+        h: [B, N, width].
+        branch: such to such.
+        norm: its norm.
+        drop: its dropout.
+        where: "pre" or "post".
+
+    Source: post: Vaswani et al. 2017, arXiv:1706.03762, section 3.1; pre: Xiong et al. 2020,
+    arXiv:2002.04745.
+    """
+    if where == "post":
+        return norm(h + drop(branch(h)))
+    return h + drop(branch(norm(h)))
 
 
 def depth_to_space(x: Array, height: int, width: int) -> Array:

@@ -103,9 +103,7 @@ class Block(nn.Module):
     def _branch(self, h: Array, branch: Any, name: str, train: bool) -> Array:
         norm = layers.layer_norm(epsilon=self.epsilon, dtype=self.dtype, name=f"norm_{name}")
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        if self.norm == "post":
-            return norm(h + drop(branch(h)))
-        return h + drop(branch(norm(h)))
+        return layers.residual(h, branch, norm, drop, self.norm)
 
 
 BLOCKS = {"attention": Block, "gau": GAUBlock}

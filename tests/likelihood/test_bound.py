@@ -201,5 +201,5 @@ def test_a_prior_narrower_than_the_data_is_warned_of(key):
 def test_what_is_not_finite_is_named(key):
     with pytest.raises(FloatingPointError, match="bound is not finite at example 1"):
         elbo(key, mixture(), jnp.array([[0.3], [1e20]]), jd.grids.uniform(jd.ve(), 3))
-    with pytest.raises(FloatingPointError, match="number for last_std"):
+    with pytest.raises(FloatingPointError, match="deviation is 0: a number for last_std"):
         elbo(key, mixture(), X, even_grid(3), last_std="small")

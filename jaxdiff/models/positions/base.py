@@ -1,6 +1,7 @@
 """What a relative position method may do to attention, and what displacements tokens have."""
 
 import functools
+import math
 import operator
 
 import flax.linen as nn
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-__all__ = ["Position", "Several", "displacements", "table_index"]
+__all__ = ["Position", "Several", "displacements", "table_index", "table_size"]
 
 
 class Position(nn.Module):
@@ -132,12 +133,16 @@ def displacements(tokens: int, shape: tuple[int, ...] | None, axes: int = 1) -> 
     return places[:, None] - places[None, :]
 
 
-def table_index(between: np.ndarray, span: tuple[int, ...]) -> tuple[np.ndarray, int]:
-    """Rows of a table for displacements [..., axes], clipped to `span`; and how many rows it has.
+def table_size(span: tuple[int, ...]) -> int:
+    """How many rows a table of displacements up to `span` has."""
+    return math.prod(2 * most + 1 for most in span)
+
+
+def table_index(between: np.ndarray, span: tuple[int, ...]) -> np.ndarray:
+    """Rows of that table for displacements [..., axes], clipped to `span`.
 
     With one axis row d + span is of displacement d; further axes run faster.
     """
     limits = np.asarray(span)
-    sizes = 2 * limits + 1
     clipped = np.clip(between, -limits, limits) + limits
-    return np.ravel_multi_index(tuple(np.moveaxis(clipped, -1, 0)), tuple(sizes)), sizes.prod()
+    return np.ravel_multi_index(tuple(np.moveaxis(clipped, -1, 0)), tuple(2 * limits + 1))

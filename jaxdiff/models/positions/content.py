@@ -6,14 +6,10 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.models import embeddings, layers, precision
-from jaxdiff.models.positions.base import Position, table_index
+from jaxdiff.models.positions.base import Position, table_index, table_size
 from jaxdiff.models.positions.tables import SMALL
 
 __all__ = ["XL", "DeBERTa", "Shaw"]
-
-
-def _rows(position: Position) -> int:
-    return table_index(np.zeros((1, len(position.span)), int), position.span)[1]
 
 
 def _ask(query: Array, vectors: Array, rows: np.ndarray) -> Array:
@@ -41,20 +37,20 @@ class Shaw(Position):
 
     def setup(self):
         """Makes the tables."""
-        rows, dtype = _rows(self), arrays.float_dtype()
+        rows, dtype = table_size(self.span), arrays.float_dtype()
         value_dim = self.dim if self.value_dim is None else self.value_dim
         self.keys = self.param("keys", SMALL, (rows, self.dim), dtype)
         self.vectors = self.param("values", SMALL, (rows, value_dim), dtype)
 
     def bias(self, query: Array, key: Array) -> Array:
         """[B, heads, N, N]."""
-        rows, _ = table_index(self.between(query.shape[1]), self.span)
+        rows = table_index(self.between(query.shape[1]), self.span)
         vectors = jnp.repeat(self.keys[:, None], self.heads, axis=1).astype(query.dtype)
         return _ask(query, vectors, rows) * query.shape[-1] ** -0.5
 
     def values(self, weights: Array) -> Array:
         """sum_j a_ij V[i - j]: [B, N, heads, D]."""
-        rows, _ = table_index(self.between(weights.shape[-1]), self.span)
+        rows = table_index(self.between(weights.shape[-1]), self.span)
         return jnp.einsum("bhnm,nmd->bnhd", weights, self.vectors[rows].astype(weights.dtype))
 
 
@@ -78,13 +74,13 @@ class XL(Position):
         tokens, own = query.shape[1], max(4, self.heads * self.dim // len(self.span))
         between = self.between(tokens)
         known = np.unique(between.reshape(-1, between.shape[-1]), axis=0)
-        limits = np.abs(known).max(axis=0)
-        rows = np.full(table_index(known, tuple(limits))[1], 0)
-        rows[table_index(known, tuple(limits))[0]] = np.arange(len(known))
+        limits = tuple(np.abs(known).max(axis=0))
+        rows = np.zeros(table_size(limits), int)
+        rows[table_index(known, limits)] = np.arange(len(known))
         waves = [embeddings.sinusoidal(jnp.asarray(axis), own, endpoint=False) for axis in known.T]
         vectors = self.project(jnp.concatenate(waves, axis=-1))
         vectors = vectors.reshape(-1, self.heads, self.dim).astype(query.dtype)
-        where = rows[table_index(between, tuple(limits))[0]]
+        where = rows[table_index(between, limits)]
         asked = _ask(query + self.v[None, None].astype(query.dtype), vectors, where)
         wide = jnp.promote_types(key.dtype, jnp.float32)
         liked = jnp.einsum("hd,bmhd->bhm", self.u.astype(wide), key.astype(wide))
@@ -105,7 +101,9 @@ class DeBERTa(Position):
     def setup(self):
         """Makes P, W_q and W_k."""
         width = self.heads * self.dim
-        self.table = self.param("table", SMALL, (_rows(self), width), arrays.float_dtype())
+        self.table = self.param(
+            "table", SMALL, (table_size(self.span), width), arrays.float_dtype()
+        )
         self.to_key = layers.exact_dense(width, bias=False)
         self.to_query = layers.exact_dense(width, bias=False)
 
@@ -120,6 +118,7 @@ class DeBERTa(Position):
             project(self.table).reshape(-1, self.heads, self.dim).astype(query.dtype)
             for project in (self.to_key, self.to_query)
         )
-        asked = _ask(query, keys, table_index(between, self.span)[0])
-        told = _ask(key, queries, table_index(between, self.span)[0])  # [B, h, j, i] of j - i
+        rows = table_index(between, self.span)
+        asked = _ask(query, keys, rows)
+        told = _ask(key, queries, rows)  # [B, h, j, i] of j - i
         return (asked + jnp.swapaxes(told, -1, -2)) * self.scale(query.shape[-1])

@@ -8,9 +8,9 @@ import numpy as np
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.models.positions.base import Position, table_index
+from jaxdiff.models.positions.base import Position, table_index, table_size
 
-__all__ = ["T5", "ALiBi", "Bias", "Factor", "bucket", "slopes"]
+__all__ = ["T5", "ALiBi", "Bias", "Factor", "bucket", "bucket_index", "slopes"]
 
 SMALL = nn.initializers.normal(0.02)
 
@@ -26,12 +26,12 @@ class Bias(Position):
 
     def setup(self):
         """Makes the table."""
-        rows = table_index(np.zeros((1, len(self.span)), int), self.span)[1]
-        self.table = self.param("table", SMALL, (rows, self.heads), arrays.float_dtype())
+        shape = (table_size(self.span), self.heads)
+        self.table = self.param("table", SMALL, shape, arrays.float_dtype())
 
     def bias(self, query: Array, key: Array) -> Array:
         """[1, heads, N, N]."""
-        rows, _ = table_index(self.between(query.shape[1]), self.span)
+        rows = table_index(self.between(query.shape[1]), self.span)
         return jnp.moveaxis(self.table[rows], -1, 0)[None]
 
 
@@ -60,10 +60,8 @@ class T5(Position):
 
     def bias(self, query: Array, key: Array) -> Array:
         """[1, heads, N, N]."""
-        rows = 0
-        for axis in np.moveaxis(self.between(query.shape[1]), -1, 0):
-            own = bucket(axis, self.buckets, self.reach, causal=self.causal)
-            rows = rows * self.buckets + own
+        between = self.between(query.shape[1])
+        rows = bucket_index(between, self.buckets, self.reach, causal=self.causal)
         return jnp.moveaxis(self.table[rows], -1, 0)[None]
 
 
@@ -96,7 +94,7 @@ class Factor(Position):
         buckets: None for a row for every displacement up to `span`, else T5's buckets.
         reach: T5's, of the buckets.
 
-    Source: Luo et al. 2022, arXiv:2205.13401, eq. 4 and section 3.3.
+    Source: Luo et al. 2022, arXiv:2205.13401 (URPE).
     """
 
     per_head: bool = True
@@ -105,10 +103,8 @@ class Factor(Position):
 
     def setup(self):
         """Makes the table."""
-        if self.buckets is None:
-            rows = table_index(np.zeros((1, len(self.span)), int), self.span)[1]
-        else:
-            rows = self.buckets ** len(self.span)
+        single = self.buckets is None
+        rows = table_size(self.span) if single else self.buckets ** len(self.span)
         shape = (rows, self.heads if self.per_head else 1)
         self.table = self.param("table", nn.initializers.ones, shape, arrays.float_dtype())
 
@@ -116,11 +112,9 @@ class Factor(Position):
         """[heads or 1, N, N]."""
         between = self.between(tokens)
         if self.buckets is None:
-            rows, _ = table_index(between, self.span)
+            rows = table_index(between, self.span)
         else:
-            rows = 0
-            for axis in np.moveaxis(between, -1, 0):
-                rows = rows * self.buckets + bucket(axis, self.buckets, self.reach)
+            rows = bucket_index(between, self.buckets, self.reach)
         return jnp.moveaxis(self.table[rows], -1, 0)
 
 
@@ -152,6 +146,16 @@ def bucket(between: np.ndarray, buckets: int, reach: int, *, causal: bool = Fals
     large = exact + (growth * (own - exact)).astype(int)
     found = np.where(far < exact, far, np.minimum(large, own - 1))
     return found if causal else found + own * (between < 0)
+
+
+def bucket_index(
+    between: np.ndarray, buckets: int, reach: int, *, causal: bool = False
+) -> np.ndarray:
+    """Rows of a table with one for each combination of buckets, for displacements [..., axes]."""
+    rows = np.zeros(between.shape[:-1], int)
+    for axis in np.moveaxis(between, -1, 0):
+        rows = rows * buckets + bucket(axis, buckets, reach, causal=causal)
+    return rows
 
 
 def slopes(heads: int) -> np.ndarray:
