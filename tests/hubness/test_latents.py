@@ -8,14 +8,16 @@ from scipy import stats
 
 from jaxdiff import hubness
 
-# n = 10,000, k = 5, on N(0, I): antihub share, points with N >= 50, rank correlation of N with the
-# distance to the mean. Measured outside this library; each with the spread over draws it allows.
+# n = 10,000, k = 5, on N(0, I), one draw each, measured outside this library: antihub share, points
+# with N >= 50, rank correlation of N with the distance to the mean; and by how much shares of draws
+# differ, four deviations of six draws of numpy's counted by scikit-learn (.004, .008 and .014 at
+# d = 32, 128 and 512: points that share hubs are not independent).
 TABLE = {
-    2: (0.002, 0, -0.005),
-    8: (0.036, 0, -0.67),
-    32: (0.223, 38, -0.89),
-    128: (0.414, 135, -0.87),
-    512: (0.491, 180, -0.85),
+    2: (0.002, 0, -0.005, 0.01),
+    8: (0.036, 0, -0.67, 0.01),
+    32: (0.223, 38, -0.89, 0.016),
+    128: (0.414, 135, -0.87, 0.032),
+    512: (0.491, 180, -0.85, 0.056),
 }
 slow = pytest.mark.slow
 
@@ -25,9 +27,9 @@ slow = pytest.mark.slow
 def test_table_of_gaussians(dim):
     z = hubness.draw(jax.random.key(0), 10_000, dim)
     counts = np.asarray(hubness.k_occurrence(z, k=5))
-    antihubs, hubs, correlation = TABLE[dim]
-    # Shares of 10,000 have errors of .005 at most, counts of hubs their root; correlations .01.
-    assert abs((counts == 0).mean() - antihubs) < 0.01
+    antihubs, hubs, correlation, spread = TABLE[dim]
+    # Counts of hubs differ by their root, correlations by .01.
+    assert abs((counts == 0).mean() - antihubs) < spread
     assert abs((counts >= 50).sum() - hubs) <= 4 * np.sqrt(hubs)
     assert abs(stats.spearmanr(counts, np.linalg.norm(z, axis=1))[0] - correlation) < 0.03
 
@@ -46,8 +48,10 @@ def test_no_hubs_on_the_sphere():
 def test_table_of_cubes(dim, skewness):
     x = jax.random.uniform(jax.random.key(0), (10_000, dim))
     found = hubness.measure(hubness.k_occurrence(x, k=5), k=5)
-    # At d = 128 a few points make the skewness: it differs by a quarter between draws.
-    assert abs(found.skewness - skewness) < 0.05 + 0.25 * skewness
+    # From d = 32 on a few points make the skewness: scikit-learn has 2.6 to 2.8 in six draws at 32,
+    # 4.3 to 6.4 at 128, where the table's one draw has 9.3.
+    factor = 1.3 if dim < 32 else 2.5
+    assert skewness / factor < found.skewness < skewness * factor
 
 
 def test_those_that_pass_are_hubs_of_their_pools():
