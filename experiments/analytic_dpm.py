@@ -14,6 +14,7 @@ DIR is a directory of MNIST's format, such as Fashion-MNIST. On DDPM's linear ch
    cost, and on that of the least bound; all on the same images and noise, so that differences are
    known better than values: "gain" is what the analytic variance saves, with its standard error;
 5. samples by DDPM and DDIM: Frechet distance to unseen images, with its standard error over seeds.
+   Rows that samples.csv holds are taken as they are, so that a run goes on, or adds seeds and K.
 
 p(x_0 | x_1) counts grey values and is the same for all, its deviation the residual of the first
 level. Paths are by the residual too: on so few images the published rule, by E eps_hat**2, takes
@@ -38,7 +39,7 @@ it.
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,8 +47,8 @@ import numpy as np
 import records
 import tyro
 from analytic_models import Models, trained
+from analytic_tables import Bits, Distance, bits_rows, distance_rows, known_distances, mean
 from rich.console import Console
-from timing import table
 
 from jaxdiff import likelihood, metrics, plots, reverse, samplers, trajectory
 from jaxdiff.denoiser import clip_x0
@@ -56,34 +57,23 @@ from jaxdiff.reverse import Moments
 from jaxdiff.samplers import example_keys, sample, visible
 from jaxdiff.typing import Denoise, Grid, ReverseVariance
 
-__all__ = ["Bits", "Distance", "grids_of", "main", "variances"]
+__all__ = ["grids_of", "main", "variances"]
 
 LENGTHS = (10, 25, 100)
 """Grids are padded with clean ends to one of these, so that few programs serve all K: fewer where
 compiling takes long, as on a GPU."""
 
 
-class Bits(NamedTuple):
-    """One cell of the table of likelihoods."""
-
-    path: str
-    variance: str
-    steps: int
-    bits: float
-    error: float
-    gain: float
-    gain_error: float
-
-
-class Distance(NamedTuple):
-    """One cell of the table of samples."""
-
-    forward: str
-    path: str
-    variance: str
-    steps: int
-    distance: float
-    error: float
+DRAWN_BY = tuple(
+    (forward, name)
+    for forward, names in {
+        "DDPM": "small large analytic residual NPR SN learned",
+        "DDIM": "small analytic residual NPR SN",
+    }.items()
+    for name in names.split()
+)
+"""What samples are drawn by: forward and variance. At eta = 0 large and learned are as small: there
+is no noise."""
 
 
 def variances(
@@ -161,7 +151,7 @@ def bits_table(
         found = bits(models, kinds, grid, x, batch)
         for name, values in found.items():
             gap = values - found["analytic"]
-            yield Bits(path, name, count, *_mean(values), *_mean(gap))
+            yield Bits(path, name, count, *mean(values), *mean(gap))
 
 
 def drawn(
@@ -186,28 +176,21 @@ def distance_table(
     seeds: int,
     batch: int,
     features: Callable[[np.ndarray], np.ndarray],
+    known: list[Distance],
 ) -> Iterator[Distance]:
-    """The rows of the table of samples."""
-    there = features(real)
-    for (path, count), grid in grids.items():
-        if path == "least bound":
-            continue
-        for forward, eta in (("DDPM", 1.0), ("DDIM", 0.0)):
-            for name, variance in kinds.items():
-                if forward == "DDIM" and name in ("large", "learned"):
-                    continue  # at eta = 0 as small: no noise
-                sampler = samplers.ddim(eta, variance, last_std=visible(1))
+    """The rows of the table of samples, seed by seed, but those that are known."""
+    there, have = features(real), {row[:5] for row in known}
+    for seed in range(seeds):
+        for (path, count), grid in grids.items():
+            for forward, name in DRAWN_BY:
+                where = (forward, path, name, count, seed)
+                if path == "least bound" or where in have:
+                    continue
+                eta = 1.0 if forward == "DDPM" else 0.0
+                sampler = samplers.ddim(eta, kinds[name], last_std=visible(1))
                 denoise, shape = clip_x0(models.of(name)), (n, *real.shape[1:])
-                keys = [jax.random.key(seed) for seed in range(seeds)]
-                sets = [drawn(key, denoise, sampler, grid, shape, batch) for key in keys]
-                found = [metrics.frechet_distance(features(x), there) for x in sets]
-                yield Distance(forward, path, name, count, *_mean(np.asarray(found)))
-
-
-def _mean(values: np.ndarray) -> tuple[float, float]:
-    """With its standard error, NaN of one value."""
-    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return float(np.mean(values)), float(error)
+                x = drawn(jax.random.key(seed), denoise, sampler, grid, shape, batch)
+                yield Distance(*where, metrics.frechet_distance(features(x), there))
 
 
 def main(
@@ -267,8 +250,8 @@ def main(
     console.print(f"likelihoods: {time.perf_counter() - began:.0f} s")
     flat = lambda a: a.reshape(len(a), -1)  # noqa: E731
     features = flat if heldout[0].size <= 64 else metrics.fit_pca(heldout, 64)
-    scores: list[Any] = []
-    how = {"n": n, "seeds": seeds, "batch": batch, "features": features}
+    scores = known_distances(out / "samples.csv")
+    how = {"n": n, "seeds": seeds, "batch": batch, "features": features, "known": list(scores)}
     for score in distance_table(models, held, _only(filled, sampled), heldout, **how):
         scores.append(score)
         console.log(*score[:5])
@@ -277,40 +260,13 @@ def main(
         metrics.frechet_distance(features(models.train[i :: max(len(models.train) // n, 1)][:n]),
                                  features(heldout)) for i in range(seeds)
     ]  # fmt: skip
-    console.print(distance_rows(scores, _mean(np.asarray(floor))))
+    console.print(distance_rows(scores, mean(np.asarray(floor))))
     pictures(out, models, held, grids, sampled)
     console.print(f"all: {time.perf_counter() - began:.0f} s")
 
 
 def _only(grids: dict[tuple[str, int], Grid], counts: tuple[int, ...]) -> dict:
     return {where: grid for where, grid in grids.items() if where[1] in counts}
-
-
-def bits_rows(rows: list[Bits]) -> Any:
-    """The table of likelihoods: K across, variances down."""
-    counts = sorted({r.steps for r in rows})
-    found = {(r.path, r.variance, r.steps): r for r in rows}
-    lines = []
-    for path, name in dict.fromkeys((r.path, r.variance) for r in rows):
-        mine = [found.get((path, name, count)) for count in counts]
-        cells = ["" if r is None else f"{r.bits:.3f} ({r.gain:+.3f} ± {r.gain_error:.3f})"
-                 for r in mine]  # fmt: skip
-        lines.append([f"{path}, {name}", *cells])
-    title = "bits/dim, and by how much more than the analytic variance on the same path"
-    return table(title, ["path, variance", *(f"K = {c}" for c in counts)], lines)
-
-
-def distance_rows(scores: list[Distance], floor: tuple[float, float]) -> Any:
-    """The table of samples."""
-    counts = sorted({s.steps for s in scores})
-    found = {(s.forward, s.path, s.variance, s.steps): s for s in scores}
-    lines = []
-    for row in dict.fromkeys((s.forward, s.path, s.variance) for s in scores):
-        mine = [found.get((*row, count)) for count in counts]
-        cells = ["" if s is None else f"{s.distance:.2f} ± {s.error:.2f}" for s in mine]
-        lines.append([", ".join(row), *cells])
-    title = f"Frechet distance; of as many training images {floor[0]:.2f} ± {floor[1]:.2f}"
-    return table(title, ["forward, path, variance", *(f"K = {c}" for c in counts)], lines)
 
 
 def pictures(
