@@ -27,6 +27,8 @@ COMMANDS: dict[str, str] = {
     "classify": "tell the classes of texts by a tuned network",
     "probe": "which position methods of transformers can count",
     "hubness": "count how often each point is a neighbour of the others",
+    "export": "write a run's sampler as a program that plain JAX runs, here or elsewhere",
+    "serve-file": "draw samples by a program that export wrote",
     "inspect": "show what a run directory holds",
 }
 

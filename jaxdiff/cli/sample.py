@@ -1,7 +1,7 @@
 """`jaxdiff sample`: from a run directory to images."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from jax import Array
 from rich.console import Console
 from rich.progress import Progress
 
@@ -24,7 +25,7 @@ from jaxdiff.grids import GRIDS, from_steps
 from jaxdiff.samplers import example_keys, sample
 from jaxdiff.typing import Grid, Sampler
 
-__all__ = ["main", "spread_labels"]
+__all__ = ["choose_labels", "in_chunks", "main", "picture", "spread_labels"]
 
 _GRID = (
     f"Which levels it visits: one of {', '.join(GRIDS)}, or a .json file of jaxdiff learn-grid,"
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     if file is not None:
         args = _as_learned(args, file)
     guide = guiding.guide(args.guided, run)
-    labels = _labels(args, guiding.label_counts(args.guided, run.config))
+    labels = choose_labels(args.label, guiding.label_counts(args.guided, run.config), args.n)
     state = run.restore(args.checkpoint)
     weights = runs.weights(run.config, state, raw=args.raw, ema=args.ema)
     chosen = variances.choose(args.reverse, run, weights, clip=run.config.sampling.clip)
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
     x = _draw(args, run, weights, sampler, grid, labels, guide)
     npz.write(args.out, x, labels)
     if args.plot is not None:
-        _plot(args, x, labels)
+        picture(args.plot, x, labels)
     written = " and ".join(str(path) for path in (args.out, args.plot) if path is not None)
     say(Console(stderr=True), f"{args.n} samples of step {int(state.step)} in {written}")
     return 0
@@ -175,20 +176,26 @@ def _as_learned(args: Sample, file: GridFile) -> Sample:
     return dataclasses.replace(args, sampler=args.sampler or file.sampler, eta=eta, guided=guided)
 
 
-def _labels(args: Sample, counts: tuple[int, ...]) -> np.ndarray | None:
-    """The label of each sample, None for an unconditional model."""
+def choose_labels(label: int | None, counts: Sequence[int], n: int) -> np.ndarray | None:
+    """The label of each of n examples: one class, or all in the proportions of `counts`.
+
+    None for an unconditional model, which has no counts.
+
+    Raises:
+        ValueError: no such class.
+    """
     if not counts:
-        if args.label is not None:
-            raise ValueError(f"--label {args.label}: the model was trained without labels")
+        if label is not None:
+            raise ValueError(f"--label {label}: the model was trained without labels")
         return None
-    if args.label is None:
-        return spread_labels(counts, args.n)
-    if not 0 <= args.label < len(counts):
-        raise ValueError(f"--label must be in 0..{len(counts) - 1}, got {args.label}")
-    return np.full(args.n, args.label, np.int32)
+    if label is None:
+        return spread_labels(counts, n)
+    if not 0 <= label < len(counts):
+        raise ValueError(f"--label must be in 0..{len(counts) - 1}, got {label}")
+    return np.full(n, label, np.int32)
 
 
-def spread_labels(counts: tuple[int, ...], n: int) -> np.ndarray:
+def spread_labels(counts: Sequence[int], n: int) -> np.ndarray:
     """Labels in the proportions of `counts`, evenly from the first few on; entry i alone by i.
 
     The fractional parts of i times the golden ratio fill [0, 1) as evenly as any sequence.
@@ -207,30 +214,45 @@ def _draw(
     labels: Any,
     guide: guiding.Guide,
 ) -> np.ndarray:
-    """[N, ...] in [-1, 1], chunk by chunk, all chunks of one size so that one program does."""
-    size = min(args.chunk, args.n)
-    parts = []
-    console = Console(stderr=True)
+    """[N, ...] in [-1, 1]."""
+
+    def draw(index: np.ndarray) -> Array:
+        keys = example_keys(jax.random.key(args.seed), len(index), int(index[0]))
+        chosen = None if labels is None else jnp.asarray(np.resize(labels[index[0] :], len(index)))
+        denoise = build.build_denoise(run.config, weights, chosen, guide)
+        return sample(keys, denoise, grid, (len(index), *run.config.data.shape), sampler=sampler)
+
+    return in_chunks(args.n, args.chunk, draw)
+
+
+def in_chunks(n: int, chunk: int, draw: Callable[[np.ndarray], Array]) -> np.ndarray:
+    """Examples 0..n-1, [n, ...] in [-1, 1], under a progress bar.
+
+    Args:
+        n: how many.
+        chunk: how many at once.
+        draw: from indices to examples; all chunks are of one size so that one program does, and
+            what the last one has beyond n is dropped.
+
+    Raises:
+        FloatingPointError: an example is not finite.
+    """
+    size, parts, console = min(chunk, n), [], Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("sampling", total=args.n)
-        for first in range(0, args.n, size):
-            keys = example_keys(jax.random.key(args.seed), size, first)
-            chosen = None
-            if labels is not None:
-                chosen = jnp.asarray(np.resize(labels[first : first + size], size))
-            denoise = build.build_denoise(run.config, weights, chosen, guide)
-            x = sample(keys, denoise, grid, (size, *run.config.data.shape), sampler=sampler)
-            parts.append(np.asarray(x))
+        task = bar.add_task("sampling", total=n)
+        for first in range(0, n, size):
+            parts.append(np.asarray(draw(np.arange(first, first + size))))
             bar.advance(task, size)
-    x = np.concatenate(parts)[: args.n]
+    x = np.concatenate(parts)[:n]
     if not np.isfinite(x).all():
         raise FloatingPointError("samples are not finite: the model or the sampler diverged")
     return np.clip(x, -1, 1)
 
 
-def _plot(args: Sample, x: np.ndarray, labels: np.ndarray | None) -> None:
+def picture(path: Path, x: np.ndarray, labels: np.ndarray | None) -> None:
+    """Draws the first examples: images, or the first two numbers of vectors."""
     if x.ndim == 2:
-        plots.scatter({"samples": x[:, :2]}, args.plot)
+        plots.scatter({"samples": x[:, :2]}, path)
         return
     shown = None if labels is None else labels[:_SHOWN].tolist()
-    plots.sample_grid(x[:_SHOWN], args.plot, labels=shown)
+    plots.sample_grid(x[:_SHOWN], path, labels=shown)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdiff.data import files
+from jaxdiff.interop.weights import read_safetensors
 from jaxdiff.models.transformer import Transformer
 
 __all__ = ["PACKAGES", "Bert", "convert", "find", "network", "read"]
@@ -103,17 +104,7 @@ def read(directory: str | os.PathLike, *, dropout: float = 0.0, dtype: Any = Non
     directory = Path(directory).expanduser()
     net = network(directory).clone(dropout=dropout, dtype=dtype)
     path = directory / "model.safetensors"
-    files.check_readable(path)
-    try:
-        from safetensors import SafetensorError, numpy
-    except ImportError as error:
-        wanted = "pip install 'jaxdiff[text]'"
-        raise ImportError(f"{path} needs the library safetensors: {wanted}") from error
-    try:
-        weights = numpy.load_file(path)
-    except (SafetensorError, KeyError, TypeError) as error:  # the latter: dtypes numpy lacks
-        raise ValueError(f"{path} cannot be read: {error!r}") from error
-    return Bert(net, convert(weights, net), directory / "tokenizer.json")
+    return Bert(net, convert(read_safetensors(path), net), directory / "tokenizer.json")
 
 
 def network(directory: str | os.PathLike) -> Transformer:

@@ -1,6 +1,7 @@
 """Files of weights as arrays by name; nothing in them is ever executed."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from jaxdiff.data import files
 
-__all__ = ["read_torch"]
+__all__ = ["read_safetensors", "read_torch", "write_safetensors"]
 
 
 def read_torch(path: str | os.PathLike) -> dict[str, Any]:
@@ -39,6 +40,45 @@ def read_torch(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold tensors by name, got {type(found).__name__}")
     return _arrays(found)
+
+
+def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads a .safetensors file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: the library safetensors is not installed.
+        ValueError: the file is damaged, or of dtypes that numpy lacks.
+    """
+    path = Path(path).expanduser()
+    files.check_readable(path)
+    library = _safetensors(path)
+    try:
+        return library.numpy.load_file(path)
+    except (library.SafetensorError, KeyError, TypeError) as error:  # the latter: numpy lacks them
+        raise ValueError(f"{path} cannot be read: {error!r}") from error
+
+
+def write_safetensors(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:
+    """Writes arrays by name, the whole file or none.
+
+    Raises:
+        ImportError: the library safetensors is not installed.
+        OSError: the file cannot be written.
+    """
+    library = _safetensors(Path(path))
+    plain = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+    with files.replacing(path) as file:
+        file.write(library.numpy.save(plain))
+
+
+def _safetensors(path: Path) -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        wanted = "pip install 'jaxdiff[text]'"
+        raise ImportError(f"{path} needs the library safetensors: {wanted}") from error
+    return safetensors
 
 
 def _arrays(found: dict[str, Any]) -> dict[str, Any]:

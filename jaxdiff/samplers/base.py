@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.export import is_symbolic_dim
 
 from jaxdiff import arrays
 from jaxdiff.denoiser import Checked, Denoiser
@@ -208,7 +209,8 @@ def checked_shape(shape: Any) -> tuple[int, ...]:
         ValueError: it is none, or a size is below 1.
     """
     sizes = tuple(shape) if isinstance(shape, tuple | list) else ()
-    if not sizes or any(int(n) != n or n < 1 for n in sizes):
+    known = [n for n in sizes if not is_symbolic_dim(n)]  # others are open, for export
+    if not sizes or any(int(n) != n or n < 1 for n in known):
         raise ValueError(f"shape must be (B, ...) with every size >= 1, got {shape}")
     return sizes
 
