@@ -2,10 +2,9 @@
 
     d(a, b)^2 = |a - m|^2 + |b - m|^2 - 2 (a - m).(b - m),   m the mean of the reference
 
-is one matrix product, and cancels where a is near b. So it chooses candidates, a few more than k;
-their distances are sums of squared differences, by which they are put in order. Points that are
-equally far, up to a rounding of the product, are chosen at random, by the key, for each query
-anew: in the order of the points the first ones would be hubs of data that have none.
+is one matrix product, and cancels where a is near b. So it only chooses whom to measure by
+differences, see `search`. Points that are equally far are taken at random, by the key, for each
+query anew: in the order of the points the first ones would be hubs of data that have none.
 """
 
 import functools
@@ -17,13 +16,13 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxdiff import arrays
+from jaxdiff.hubness import search
 
 __all__ = ["METRICS", "Neighbours", "k_occurrence", "nearest"]
 
 METRICS = ("euclidean", "sqeuclidean", "cosine", "inner")
 """How far two points are: |a - b|, its square, 1 - a.b / (|a| |b|), -a.b."""
 
-_SPARE = 8  # candidates beyond k, whose order a product in float32 may have wrong
 _BLOCK = 2**24  # scores at once: 64 MB
 
 
@@ -112,6 +111,8 @@ def _searched(x, reference, k, metric, key, block, mesh, *, counts):
         raise ValueError(
             f"x and reference must have one width, got {x.shape[1]} and {reference.shape[1]}"
         )
+    dtype = jnp.promote_types(x.dtype, reference.dtype)
+    x, reference = x.astype(dtype), reference.astype(dtype)
     arrays.check_count("k", k)
     most = reference.shape[0] - among
     if k > most:
@@ -132,7 +133,7 @@ def _searched(x, reference, k, metric, key, block, mesh, *, counts):
         raise ValueError(f"mesh must have one axis, got {mesh.axis_names}")
     mesh = Mesh(mesh.devices, mesh.axis_names)  # of no explicit axes, whose arrays cannot be cut
     share = -(-x.shape[0] // mesh.size)
-    padded = jnp.pad(x, ((0, share * mesh.size - x.shape[0]), (0, 0)))
+    padded = jnp.pad(x, ((0, share * mesh.size - x.shape[0]), (0, 0)), mode="edge")
     here, there = (NamedSharding(mesh, spec) for spec in (_along(mesh), PartitionSpec()))
     padded, everywhere = jax.device_put(padded, here), (reference, key, total)
     found = _devices(mesh, **how)(padded, *jax.device_put(everywhere, there))
@@ -150,7 +151,7 @@ def _devices(mesh, *, counts, **how):
 
     def part(own, reference, key, total):
         first = jax.lax.axis_index(axis) * own.shape[0]
-        found = _blocks(own, reference, key, first, total, counts=counts, **how)
+        found = search.blocks(own, reference, key, first, total, counts=counts, **how)
         return jax.lax.psum(found, axis) if counts else found
 
     out = there if counts else (here, here)
@@ -158,92 +159,7 @@ def _devices(mesh, *, counts, **how):
     return jax.jit(jax.shard_map(part, mesh=mesh, **specs))
 
 
-def _blocks(x, reference, key, first, total, *, k, metric, rows, among, counts):
-    """All queries of one device, `rows` at once; `first` is the number of the first of them."""
-    blocks = -(-x.shape[0] // rows)
-    padded = jnp.pad(x, ((0, blocks * rows - x.shape[0]), (0, 0)))
-    padded = padded.reshape(blocks, rows, x.shape[1])
-    centre = jnp.mean(reference, axis=0) if "euclidean" in metric else jnp.zeros(x.shape[1:])
-    ready = _prepared(reference - centre[None].astype(x.dtype), metric)
-    seen = jnp.sum(ready**2, axis=-1) if "euclidean" in metric else None
-
-    def one(carry, inputs):
-        i, own = inputs
-        number = first + i * rows + jnp.arange(rows)
-        real = (i * rows + jnp.arange(rows) < x.shape[0]) & (number < total)
-        query = _prepared(own - centre[None].astype(x.dtype), metric)
-        keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(number)
-        skip = number if among else None
-        distance, index = _nearest(query, ready, seen, keys, skip, k=k, metric=metric)
-        if not counts:
-            return carry, (distance, index)
-        index = jnp.where(real[:, None], index, reference.shape[0])
-        return carry.at[index.ravel()].add(1, mode="drop"), None
-
-    start = jnp.zeros(reference.shape[0] if counts else (), jnp.int32)
-    found, listed = jax.lax.scan(one, start, (jnp.arange(blocks), padded))
-    if counts:
-        return found
-    return tuple(a.reshape(-1, k)[: x.shape[0]] for a in listed)
-
-
-_one_device = jax.jit(_blocks, static_argnames=("k", "metric", "rows", "among", "counts"))
-
-
-def _nearest(query, ready, seen, keys, skip, *, k, metric):
-    """The k nearest of a block of queries, [rows, k] distances and indices."""
-    points = ready.shape[0]
-    product = jnp.matmul(query, ready.T, precision=jax.lax.Precision.HIGHEST)
-    score = -product if seen is None else seen[None, :] - 2 * product
-    if skip is not None:
-        score = jnp.where(jnp.arange(points)[None, :] == skip[:, None], jnp.inf, score)
-    several = min(k + _SPARE, points - (skip is not None))
-    value, index = jax.lax.top_k(-score, several)
-    # The k-th by a sum: XLA sorts whole rows on a CPU, where a part of top_k's result is cut out.
-    kth = -jnp.sum(jnp.where(jnp.arange(several)[None] == k - 1, value, 0), axis=-1, keepdims=True)
-    reach = kth + _rounding(query, ready)
-    tied = jnp.sum(score <= reach, axis=-1) > several
-
-    def at_random(_: Any) -> Array:
-        """Candidates where more than there is room for are as near as the k-th: some of those."""
-        draw = jax.vmap(lambda key: jax.random.uniform(key, (points,)))(keys)
-        near = score <= reach
-        surely = score < kth - _rounding(query, ready)
-        order = jnp.where(surely, -1.0, jnp.where(near, draw, jnp.inf))
-        return jnp.where(tied[:, None], jax.lax.top_k(-order, several)[1], index)
-
-    index = jax.lax.cond(jnp.any(tied), at_random, lambda _: index, None)
-    distance = _exact(query, ready, index, metric)
-    draw = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1), (several,)))(keys)
-    distance, _, index = jax.lax.sort((distance, draw, index), dimension=-1, num_keys=2)
-    return distance[:, :k], index[:, :k]
-
-
-def _rounding(query: Array, ready: Array) -> Array:
-    """By how much scores [rows, M] may be wrong, at most: [rows, 1]."""
-    size = jnp.sum(query**2, axis=-1, keepdims=True) + jnp.max(jnp.sum(ready**2, axis=-1))
-    return 4 * jnp.finfo(query.dtype).eps * size
-
-
-def _exact(query: Array, ready: Array, index: Array, metric: str) -> Array:
-    """Distances of candidates, one after another, so that no [rows, candidates, D] is held."""
-
-    def to(column: Array) -> Array:
-        other = ready[column]
-        if metric == "inner":
-            return -jnp.sum(query * other, axis=-1)
-        square = jnp.sum((query - other) ** 2, axis=-1)
-        return {"euclidean": jnp.sqrt(square), "cosine": square / 2}.get(metric, square)
-
-    return jax.lax.map(to, index.T).T
-
-
-def _prepared(x: Array, metric: str) -> Array:
-    """Unit vectors under "cosine", whose half squared distance is 1 - cos."""
-    if metric != "cosine":
-        return x
-    length = jnp.sqrt(jnp.sum(x**2, axis=-1, keepdims=True))
-    return x / jnp.where(length > 0, length, 1)
+_one_device = jax.jit(search.blocks, static_argnames=("k", "metric", "rows", "among", "counts"))
 
 
 def _checked(name: str, x: Any) -> Array:

@@ -68,6 +68,17 @@ def test_devices_do_not_matter(reference):
     np.testing.assert_array_equal(counts, hubness.k_occurrence(X, reference, k=K))
 
 
+def test_ties_are_broken_alike_in_all_blocks_and_on_all_devices():
+    """By the numbers of the two points alone."""
+    x = np.random.default_rng(4).integers(0, 3, (101, 3)).astype(np.float32)
+    whole = hubness.nearest(x, k=K).index
+    np.testing.assert_array_equal(hubness.nearest(x, k=K, block=13).index, whole)
+    mesh = jax.make_mesh((8,), ("data",))
+    np.testing.assert_array_equal(hubness.nearest(x, k=K, mesh=mesh).index, whole)
+    counts = hubness.k_occurrence(x, k=K, mesh=mesh)
+    np.testing.assert_array_equal(counts, np.bincount(np.ravel(whole), minlength=101))
+
+
 def test_far_from_the_origin():
     """At 1000 from it, squares of float32 are a multiple of 1/8; the mean is taken off first."""
     x = (X + np.float32(1000)).astype(np.float32)
@@ -85,6 +96,45 @@ def test_near_pairs_among_far_points_are_told_apart():
     np.testing.assert_array_equal(found.index[:50, 0], np.arange(50, 100))
     np.testing.assert_array_equal(found.index[:50, 1], np.arange(100, 150))
     np.testing.assert_allclose(found.distance[:50, 0], 1e-3, rtol=1e-2)  # of float32 near 4
+
+
+@pytest.mark.parametrize("metric", hubness.METRICS)
+@pytest.mark.parametrize("far", [1e2, 1e4, 1e6])
+def test_one_point_far_off_changes_no_others(far, metric):
+    """It moves the mean, and squares of its size round by more than the others are apart."""
+    x = np.concatenate([X[:100], np.full((1, 20), far, np.float32)])
+    found = hubness.nearest(x, k=K, metric=metric).index
+    if metric == "euclidean":
+        np.testing.assert_array_equal(found[:100], hubness.nearest(X[:100], k=K).index)
+    wanted = brute(x, None, metric)[1]
+    np.testing.assert_array_equal(found[:100], wanted[:100])
+
+
+@pytest.mark.parametrize("metric", hubness.METRICS)
+@pytest.mark.parametrize("size", [1e-30, 1e-15, 1e15, 1e37])
+def test_size_does_not_matter(size, metric):
+    """Squares of these are beyond float32; distances that are not are scaled alone."""
+    x = X[:80] * np.float32(size)
+    found, usual = (
+        hubness.nearest(x, k=K, metric=metric),
+        hubness.nearest(X[:80], k=K, metric=metric),
+    )
+    np.testing.assert_array_equal(found.index, usual.index)
+    power = {"euclidean": 1, "cosine": 0}.get(metric, 2)
+    if abs(power * np.log10(size)) < 37.5:
+        wanted = np.asarray(usual.distance, float) * size**power
+        np.testing.assert_allclose(found.distance, wanted, rtol=1e-5)
+
+
+def test_more_equals_than_candidates():
+    """Of 40 points at one distance any 5 may be taken, and none of the 40 that are further."""
+    x = np.concatenate([np.eye(40), 2 * np.eye(40)]).astype(np.float32)
+    found = hubness.nearest(np.zeros((300, 40), np.float32), x, k=K)
+    np.testing.assert_array_equal(found.distance, np.ones((300, K)))
+    counts = np.bincount(np.ravel(found.index), minlength=80)
+    assert not counts[40:].any()
+    # 300 times 5 of 40: the mean is 37.5, the deviation 5.7.
+    assert np.abs(counts[:40] - 37.5).max() < 4.5 * 5.7
 
 
 def test_ties_are_broken_at_random_for_each_query():
@@ -118,6 +168,30 @@ def test_under_jit_and_vmap():
     both = jax.vmap(run)(jnp.stack([x, x[::-1]]))
     np.testing.assert_array_equal(both[0], wanted)
     np.testing.assert_array_equal(both[1], wanted[::-1])  # no ties
+
+
+def test_slopes_of_distances():
+    """d |a - b| / d a is the unit vector between them, and that of equal points is taken as 0."""
+    x = np.array([[0.0, 0.0], [3.0, 4.0], [3.0, 4.0]], np.float32)
+    slope = jax.grad(lambda x: jnp.sum(hubness.nearest(x, jnp.asarray(x[:2]), k=2).distance))
+    plain = jax.grad(lambda x, y: jnp.sum(hubness.nearest(x, y, k=2).distance))(x, x[:2])
+    np.testing.assert_allclose(plain, [[-0.6, -0.8], [0.6, 0.8], [0.6, 0.8]], rtol=1e-6)
+    assert np.isfinite(slope(x)).all()
+
+
+def test_double_precision(x64):
+    """Neighbours that float32 cannot tell apart."""
+    x = np.array([[0.0], [1.0], [-1.0 - 1e-12], [5.0]])
+    found = hubness.nearest(x[:1], x[1:], k=2)
+    np.testing.assert_array_equal(found.index[0], [0, 1])
+    np.testing.assert_allclose(found.distance[0], [1, 1 + 1e-12], rtol=1e-15)
+    mixed = hubness.nearest(x[:1].astype(np.float32), x[1:], k=2)
+    assert mixed.distance.dtype == np.float64
+
+
+def test_what_is_not_finite_ends_under_jit():
+    x = jnp.asarray(X[:30]).at[3].set(jnp.nan)
+    assert jax.jit(lambda x: hubness.k_occurrence(x, k=3))(x).sum() == 90
 
 
 def test_no_matrix_of_all_distances():
