@@ -159,7 +159,9 @@ def attend(
     Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; the factor: Luo et al. 2022,
     arXiv:2205.13401.
     """
-    fits = value.shape[-1] == key.shape[-1] and value.dtype != jnp.float64  # of fused kernels
+    # XLA's form is none of float64, and in float16 it cannot be compiled for a CPU.
+    plain = implementation != "cudnn" and value.dtype in (jnp.float64, jnp.float16)
+    fits = value.shape[-1] == key.shape[-1] and not plain
     if normalise == "softmax" and factor is None and fits:
         with jax.default_matmul_precision("highest"):  # of float32 alone: see `precision`
             out = jax.nn.dot_product_attention(

@@ -163,6 +163,20 @@ def test_half_precision(name):
     assert weigh(query, key).dtype == jnp.float32
 
 
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_slopes_in_half_precision_compiled(name):
+    """Against float32 on the rounded operands, which is differentiated as the formula is; a slope
+    is a sum of products of rounded weights, values and cotangents: a few roundings."""
+    query = jnp.asarray(QUERY, name)
+    slope = jax.jit(jax.grad(lambda q: jnp.sum(attend(q, q, q).astype(jnp.float32) ** 2)))
+    wanted = slope(query.astype(jnp.float32))
+    unit = 2.0 ** (-11 if name == "float16" else -8)
+    got = slope(query)
+    assert got.dtype == jnp.dtype(name)
+    error = jnp.max(jnp.abs(got.astype(jnp.float32) - wanted))
+    assert float(error) < 8 * unit * float(jnp.max(jnp.abs(wanted)))
+
+
 def _module(name="none", **how):
     part = positions.relative(name, heads=2, dim=4, span=(5,), causal=how.get("causal", False))
     return Attention(2, position=part, **how)
