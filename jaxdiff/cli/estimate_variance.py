@@ -63,10 +63,9 @@ class EstimateVariance:
     jaxdiff likelihood does unless told otherwise."""
     seed: int = 0
     """Of all noise, 0 <= seed < 2**63."""
-    raw: bool = False
-    """Use the parameters themselves instead of their average."""
-    ema: float | None = None
-    """The decay of the average to use, of those that the run keeps."""
+    average: Annotated[runs.AverageFlags, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=runs.AverageFlags
+    )
     checkpoint: int | Literal["best"] | None = None
     """The step of the checkpoint to use, or "best"; the newest unless given."""
     batch: int = 64
@@ -90,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     labels = _labels(args, config, dataset, console)
     grid = _grid(config, args.levels)
     state = run.restore(args.checkpoint)
-    weights = runs.weights(config, state, raw=args.raw, ema=args.ema)
+    weights = runs.weights(run, state, args.average, console)
     denoise = build.build_denoiser(config, weights)
     denoise.check(grid.levels)
     x = dataset.images(args.n)
@@ -120,7 +119,7 @@ def _check(args: EstimateVariance, out: Path) -> None:
             raise ValueError(f"--{name} must be at least {least}, got {value}")
     if not 0 <= args.seed < 2**63:
         raise ValueError(f"--seed must lie in 0 <= seed < 2**63, got {args.seed}")
-    runs.check_average(raw=args.raw, ema=args.ema)
+    args.average.check()
     outputs.check("--out", out, (".npz",))
     outputs.check("--plot", args.plot, [f".{kind}" for kind in plots.FORMATS])
 
@@ -188,13 +187,12 @@ def _about(
     step: int,
 ) -> dict[str, Any]:
     """How the moments came about, in words."""
-    decay = config.optimizer.ema_decay if args.ema is None else args.ema
     about = {
         "data": f"{dataset.name} {args.split}",
         "examples": n,
         "draws": args.draws,
         "step": step,
-        "parameters": "raw" if args.raw else f"averaged {decay:g}",
+        "parameters": args.average.describe(config),
     }
     if labels is not None:
         about["labels"] = "none" if labels.max() < 0 else "the data's"

@@ -52,10 +52,9 @@ class Export:
     """How many are drawn at once; any number unless given."""
     beside: bool = False
     """Write the weights to a .safetensors beside the program instead of inside."""
-    raw: bool = False
-    """Use the parameters themselves instead of their average."""
-    ema: float | None = None
-    """The decay of the average to use, of those that the run keeps."""
+    average: Annotated[runs.AverageFlags, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=runs.AverageFlags
+    )
     checkpoint: int | Literal["best"] | None = None
     """The step of the checkpoint to use, or "best"; the newest unless given."""
 
@@ -74,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     labelled = bool(config.data.label_counts)
     guided = args.guided and labelled and config.loss.cond_dropout > 0
     state = run.restore(args.checkpoint)
-    weights = runs.weights(config, state, raw=args.raw, ema=args.ema)
+    weights = runs.weights(run, state, args.average, Console(stderr=True))
 
     def denoise_of(weights: Any, label: Array | None, scale: Array | None) -> Denoise:
         def guide(denoiser: Denoiser, labels: Array | None) -> Denoise:
@@ -122,6 +121,6 @@ def _check(args: Export) -> tuple[str, ...]:
     platforms = tuple(name.strip() for name in args.platforms.split(","))
     if not set(platforms) <= set(PLATFORMS):
         raise ValueError(f"--platforms must be of {', '.join(PLATFORMS)}, got {args.platforms!r}")
-    runs.check_average(raw=args.raw, ema=args.ema)
+    args.average.check()
     outputs.check("--out", args.out, (".npz",))
     return platforms

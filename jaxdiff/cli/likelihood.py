@@ -70,10 +70,9 @@ class Likelihood:
     """How often noise, or dequantisation, is drawn for each example; from 2 on errors split."""
     seed: int = 0
     """Of all noise, 0 <= seed < 2**63."""
-    raw: bool = False
-    """Use the parameters themselves instead of their average."""
-    ema: float | None = None
-    """The decay of the average to use, of those that the run keeps."""
+    average: Annotated[runs.AverageFlags, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=runs.AverageFlags
+    )
     checkpoint: int | Literal["best"] | None = None
     """The step of the checkpoint to use, or "best"; the newest unless given."""
     batch: int = 64
@@ -108,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
     quantisation = _quantisation(args, dataset, x)
     common = config, quantisation, args.draws
     state = run.restore(args.checkpoint)
-    weights = runs.weights(config, state, raw=args.raw, ema=args.ema)
+    weights = runs.weights(run, state, args.average, console)
     if args.method == "elbo":
         chosen = variances.choose(args.reverse, run, weights, clip=args.bound.clip)
         estimator, how, grid = estimators.bound(args.bound, chosen, *common)
@@ -146,7 +145,7 @@ def _check(args: Likelihood) -> None:
         raise ValueError(f"--seed must lie in 0 <= seed < 2**63, got {args.seed}")
     if args.density and args.bins is not None:
         raise ValueError(f"--density has no bins, got --bins {args.bins} as well")
-    runs.check_average(raw=args.raw, ema=args.ema)
+    args.average.check()
     outputs.check("--out", args.out, (".csv", ".json"))
     outputs.check("--plot", args.plot, [f".{kind}" for kind in plots.FORMATS])
     variances.check(args.reverse, args.bound.grid)

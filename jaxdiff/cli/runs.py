@@ -17,8 +17,8 @@ from jaxdiff.data import Dataset, readers
 from jaxdiff.training import rundir
 
 __all__ = [
+    "AverageFlags",
     "Run",
-    "check_average",
     "load",
     "no_labels",
     "open_run",
@@ -28,6 +28,36 @@ __all__ = [
     "single_precision",
     "weights",
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class AverageFlags:
+    """Which parameters are used."""
+
+    raw: bool = False
+    """Use the parameters themselves instead of their average."""
+    ema: float | None = None
+    """The decay of the average to use, of those that the run keeps."""
+    ema_width: float | None = None
+    """The relative width of an average by a power of time to rebuild from the run's snapshots, such
+    as 0.08; the run was trained with --optimizer.power-widths."""
+
+    def check(self) -> None:
+        """Raises ValueError where they contradict each other."""
+        given = {"--ema": self.ema, "--ema-width": self.ema_width, "--raw": self.raw or None}
+        given = [f"{name}" for name, value in given.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} say different parameters: give one of them")
+        if self.ema_width is not None:
+            training.ema.power(self.ema_width)
+
+    def describe(self, config: Config) -> str:
+        """In words."""
+        if self.raw:
+            return "raw"
+        if self.ema_width is not None:
+            return f"averaged, width {self.ema_width:g}"
+        return f"averaged {config.optimizer.ema_decay if self.ema is None else self.ema:g}"
 
 
 class Run(NamedTuple):
@@ -113,16 +143,22 @@ def other_data(
     return part if value_range is None else dataclasses.replace(part, value_range=value_range)
 
 
-def check_average(*, raw: bool, ema: float | None) -> None:
-    """Raises ValueError where flags ask for an average and for none."""
-    if raw and ema is not None:
-        raise ValueError(f"--raw is without an average, got --ema {ema:g} as well")
+def weights(run: Run, state: training.TrainState, flags: AverageFlags, console: Console) -> Any:
+    """The parameters that flags ask for: themselves, or an average of theirs.
 
-
-def weights(config: Config, state: training.TrainState, *, raw: bool, ema: float | None) -> Any:
-    """The parameters that flags ask for: themselves, or an average of theirs."""
-    check_average(raw=raw, ema=ema)
-    return state.params if raw else build.averaged(config, state, ema)
+    Raises:
+        ValueError: flags that contradict each other, or an average that the run does not have.
+    """
+    flags.check()
+    if flags.raw:
+        return state.params
+    if flags.ema_width is None:
+        return build.averaged(run.config, state, flags.ema)
+    gamma, step = float(training.ema.power(flags.ema_width).gamma), int(state.step)
+    like = build.averaged(run.config, run.abstract)
+    found, off = training.snapshots.rebuild(rundir.averages(run.path), like, gamma, step)
+    say(console, f"an average of width {flags.ema_width:g}, its profile off by {off:.1%}")
+    return found
 
 
 def load(

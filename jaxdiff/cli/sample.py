@@ -62,10 +62,9 @@ class Sample:
     """Of all noise, 0 <= seed < 2**63."""
     plot: Path | None = None
     """A picture of the first samples to write, .png, .pdf or .svg."""
-    raw: bool = False
-    """Use the parameters themselves instead of their average."""
-    ema: float | None = None
-    """The decay of the average to use, of those that the run keeps."""
+    average: Annotated[runs.AverageFlags, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=runs.AverageFlags
+    )
     checkpoint: int | Literal["best"] | None = None
     """The step of the checkpoint to use, or "best"; the newest unless given."""
     chunk: int = 256
@@ -97,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
     guide = guiding.guide(args.guided, run)
     labels = choose_labels(args.label, guiding.label_counts(args.guided, run.config), args.n)
     state = run.restore(args.checkpoint)
-    weights = runs.weights(run.config, state, raw=args.raw, ema=args.ema)
+    weights = runs.weights(run, state, args.average, Console(stderr=True))
     chosen = variances.choose(args.reverse, run, weights, clip=run.config.sampling.clip)
     sampler = _sampler(args, run, chosen)
     grid = _grid(args, run, chosen, file)
@@ -117,7 +116,7 @@ def _check(args: Sample) -> None:
             raise ValueError(f"--{name} must be at least 1, got {value}")
     if not 0 <= args.seed < 2**63:
         raise ValueError(f"--seed must lie in 0 <= seed < 2**63, got {args.seed}")
-    runs.check_average(raw=args.raw, ema=args.ema)
+    args.average.check()
     variances.check(args.reverse, args.grid)
     outputs.check("--out", args.out, (".npz",))
     outputs.check("--plot", args.plot, [f".{kind}" for kind in plots.FORMATS])

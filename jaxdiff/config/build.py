@@ -115,16 +115,22 @@ def build_optimizer(config: Config) -> Any:
 def ema_decays(config: Config) -> Any:
     """The decay of the average; where there are more, all by name: {"0.999": 0.999, ...}.
 
+    Those by powers are named by their widths, "width 0.05".
+
     Raises:
-        ValueError: a decay is out of range, or given twice.
+        ValueError: a decay or a width is out of range, or given twice.
     """
     part = config.optimizer
     decays = (part.ema_decay, *part.more_ema_decays)
     if not all(0 <= decay <= 1 for decay in decays):
         raise ValueError(f"optimizer: decays of averages must lie in [0, 1], got {decays}")
-    if len(set(decays)) < len(decays):
-        raise ValueError(f"optimizer: decays of averages must differ, got {decays}")
-    return {repr(decay): decay for decay in decays} if part.more_ema_decays else part.ema_decay
+    for what, given in (("decays", decays), ("widths", part.power_widths)):
+        if len(set(given)) < len(given):
+            raise ValueError(f"optimizer: {what} of averages must differ, got {given}")
+    if not part.more_ema_decays and not part.power_widths:
+        return part.ema_decay
+    powers = {f"width {width!r}": training.ema.power(width) for width in part.power_widths}
+    return {repr(decay): decay for decay in decays} | powers
 
 
 def averaged(config: Config, state: training.TrainState, decay: float | None = None) -> Any:
@@ -133,12 +139,15 @@ def averaged(config: Config, state: training.TrainState, decay: float | None = N
     Raises:
         ValueError: the run keeps no average of that decay.
     """
-    decays = ema_decays(config)
-    decay = config.optimizer.ema_decay if decay is None else decay
-    known = decays if isinstance(decays, dict) else {repr(decays): decays}
-    if repr(decay) not in known:
-        raise ValueError(f"the run keeps averages of decay {', '.join(known)}, got {decay}")
-    return state.ema[repr(decay)] if isinstance(decays, dict) else state.ema
+    part = config.optimizer
+    decay, known = (
+        part.ema_decay if decay is None else decay,
+        (part.ema_decay, *part.more_ema_decays),
+    )
+    if decay not in known:
+        kept = ", ".join(map(repr, known))
+        raise ValueError(f"the run keeps averages of decay {kept}, got {decay}")
+    return state.ema[repr(decay)] if isinstance(ema_decays(config), dict) else state.ema
 
 
 def build_step(config: Config) -> Callable:

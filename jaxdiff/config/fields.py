@@ -219,6 +219,9 @@ class OptimizerConfig:
     """The decay of the average of the parameters, which samples are drawn with."""
     more_ema_decays: tuple[float, ...] = ()
     """Decays of further averages, for jaxdiff sample --ema."""
+    power_widths: tuple[float, ...] = ()
+    """Relative widths of averages by powers of time, such as 0.05 0.1: each checkpoint leaves a
+    snapshot of them, from which jaxdiff sample --ema-width rebuilds an average of any width."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from jaxdiff import keys
 from jaxdiff.data import files, npz
 from jaxdiff.interop import weights as weight_files
 from jaxdiff.samplers import sample
-from jaxdiff.training.comparison import leaf_differences
+from jaxdiff.training.comparison import leaf_differences, named
 from jaxdiff.typing import Denoise, Grid, Sampler
 
 __all__ = ["PLATFORMS", "Program", "export_sampler", "read_program", "write_program"]
@@ -122,16 +122,16 @@ def export_sampler(
         raise ValueError(f"platforms must be of {', '.join(PLATFORMS)}, got {list(platforms)}")
     if batch is not None and (not isinstance(batch, int) or batch < 1):
         raise ValueError(f"batch must be a whole number >= 1, or None, got {batch!r}")
-    named, structure = _named(weights), jax.tree.structure(weights)
+    by_name, structure = named(weights), jax.tree.structure(weights)
 
     def run(weights, key, index, label=None, guidance=None):
-        tree = jax.tree.unflatten(structure, [weights[name] for name in named])
+        tree = jax.tree.unflatten(structure, [weights[name] for name in by_name])
         each = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(key), index)
         model = denoise_of(tree, label, guidance)
         return decode(sample(each, model, grid, (*index.shape, *shape), sampler=sampler))
 
     inputs = _inputs(batch, labelled, guided)
-    abstract = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in named.items()}
+    abstract = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in by_name.items()}
     with _open_batch(batch):
         exported = jax.export.export(jax.jit(run), platforms=tuple(platforms))(abstract, **inputs)
     about = {
@@ -142,9 +142,9 @@ def export_sampler(
         "shape": [int(n) for n in exported.out_avals[0].shape[1:]],
         "batch": batch,
         "inputs": list(inputs),
-        "weights": {name: [list(a.shape), str(a.dtype)] for name, a in named.items()},
+        "weights": {name: [list(a.shape), str(a.dtype)] for name, a in by_name.items()},
     }
-    return Program(exported, named, about)
+    return Program(exported, by_name, about)
 
 
 def write_program(
@@ -236,12 +236,6 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             return {name: file[name] for name in file.files}
     except npz.UNREADABLE as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-
-
-def _named(weights: Any) -> dict[str, Any]:
-    """Leaves by their path, such as params/conv/kernel."""
-    found, _ = jax.tree_util.tree_flatten_with_path(weights)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): a for path, a in found}
 
 
 def _inputs(batch: int | None, labelled: bool, guided: bool) -> dict[str, jax.ShapeDtypeStruct]:

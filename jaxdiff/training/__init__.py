@@ -1,6 +1,6 @@
 """Training: the state, the pure step, the loop around it, and what it writes."""
 
-from jaxdiff.training import checkpoint, ema, optim, parallel, rundir
+from jaxdiff.training import checkpoint, ema, optim, parallel, profiles, rundir, snapshots
 from jaxdiff.training.checkpoint import Checkpoints, latest_step, restore
 from jaxdiff.training.grid_objectives import to_data, to_reference
 from jaxdiff.training.learn_grid import Learned, learn_grid, mean_objective, numbers_of
@@ -42,10 +42,12 @@ __all__ = [
     "numbers_of",
     "optim",
     "parallel",
+    "profiles",
     "read_moments",
     "restore",
     "rundir",
     "scaled",
+    "snapshots",
     "to_data",
     "to_reference",
     "write_moments",

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.training import checkpoint, rundir, tensorboard
+from jaxdiff.training import checkpoint, rundir, snapshots, tensorboard
 from jaxdiff.training.comparison import config_differences
 from jaxdiff.training.record import Record
 from jaxdiff.training.state import TrainState
@@ -68,6 +68,7 @@ class Artifacts:
                 )
             checkpoint.set_aside(folder, newest)
             step = newest or 0
+            snapshots.drop_after(rundir.averages(files._out), step)
             store = checkpoint.Checkpoints(folder, keep=keep, keep_best=int(best is not None))
             files._checkpoints = stack.enter_context(store)
             files._log = stack.enter_context(rundir.CsvLog(rundir.log(out), step=step))
@@ -134,6 +135,7 @@ class Artifacts:
         finally:  # the state is sound, whatever came of looking at it
             self._checkpoints.save(step, state, self._config, score=score)
             self._newest = step
+            snapshots.write(rundir.averages(self._out), state)
 
     def _evaluated(self, record: Record, values: Mapping[str, float], step: int) -> float | None:
         """Logs an evaluation; its score, if there is one."""

@@ -5,7 +5,13 @@ from typing import Any
 
 import jax
 
-__all__ = ["config_differences", "leaf_differences", "leaves"]
+__all__ = ["config_differences", "leaf_differences", "leaves", "named"]
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """Leaves by their path, such as params/conv/kernel."""
+    found, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): a for path, a in found}
 
 
 def leaves(tree: Any) -> dict[str, list]:

@@ -4,6 +4,7 @@ RUN/config.json     the run's config, and the number of steps it goes to
 RUN/log.csv         a row for every so many steps
 RUN/evaluation.csv  a row for every checkpoint, where the run is evaluated under way
 RUN/checkpoints/    one folder a checkpoint (see `checkpoint`)
+RUN/averages/       snapshots of averages by powers of time (see `snapshots`)
 RUN/samples/        pictures drawn at checkpoints
 RUN/backbone/       what besides parameters describes a network that is tuned, such as tokenizers
 RUN/test.json       how well it does on its test part
@@ -32,6 +33,7 @@ except ImportError:  # not on Windows
 
 __all__ = [
     "CsvLog",
+    "averages",
     "backbone",
     "check_names",
     "check_writable",
@@ -55,6 +57,11 @@ _COLUMNS = ("step", "seconds")  # what every table has
 def checkpoints(run: str | Path) -> Path:
     """Where a run's checkpoints lie."""
     return Path(run) / "checkpoints"
+
+
+def averages(run: str | Path) -> Path:
+    """Where snapshots of averages lie."""
+    return Path(run) / "averages"
 
 
 def log(run: str | Path) -> Path:
@@ -132,7 +139,7 @@ def clear(run: str | Path) -> None:
         ValueError: something of these names is there, but no run: nothing is removed.
     """
     tables = (log(run), evaluations(run), test_result(run))
-    folders = (checkpoints(run), samples(run), tensorboard(run), backbone(run))
+    folders = (checkpoints(run), averages(run), samples(run), tensorboard(run), backbone(run))
     config = Path(run) / "config.json"
     if config.exists():
         read_config(run)

@@ -58,7 +58,8 @@ def init_state(
         params: a tree of arrays or numbers, which become arrays of one dtype for good.
         optimizer: an optax GradientTransformation of unit learning rate (see `optim`).
         hyper: "lr" >= 0 and "ema_decay" in [0, 1], or a tree of decays such as
-            {"short": 0.99, "long": 0.9999} for several averages; optionally "warmup" (steps, 0
+            {"short": 0.99, "long": 0.9999} for several averages, an `ema.Power` among them where
+            wanted; optionally "warmup" (steps, 0
             unless given), "steps" (the length of the learning-rate schedule; infinite, which is
             no decay, unless given), and whatever the loss reads.
         aux: the statistics' first value, where the loss carries any.
@@ -103,7 +104,9 @@ def _check(key: Array, hyper: Mapping[str, Any]) -> None:
     if missing:
         raise ValueError(f"hyper must hold {' and '.join(missing)}, got only {sorted(hyper)}")
     for name, low, high in (("lr", 0, np.inf), ("ema_decay", 0, 1), ("warmup", 0, np.inf)):
-        for leaf in jax.tree.leaves(hyper.get(name, 0)):
+        for leaf in jax.tree.leaves(hyper.get(name, 0), is_leaf=ema.is_decay):
+            if isinstance(leaf, ema.Power):
+                continue  # checked by the width it was made from
             value = arrays.concrete(leaf)
             if value is not None and not np.all((value >= low) & (value <= high)):
                 raise ValueError(f"hyper[{name!r}] must be in [{low}, {high}], got {value}")

@@ -173,7 +173,7 @@ def test_mistakes_of_sampling(arguments, words, measured, points, tmp_path, caps
         (["--n", "0"], "--n must be at least 1, got 0"),
         (["--seed", "-1"], "--seed must lie in"),
         (["--out", "a.json"], "--out must end in .npz"),
-        (["--raw", "--ema", "0.1"], "--raw is without an average"),
+        (["--raw", "--ema", "0.1"], "--ema and --raw say different"),
         (["--data", "digits"], "[8, 8, 1], the model is of [2]"),
     ],
 )
