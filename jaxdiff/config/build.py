@@ -140,10 +140,8 @@ def averaged(config: Config, state: training.TrainState, decay: float | None = N
         ValueError: the run keeps no average of that decay.
     """
     part = config.optimizer
-    decay, known = (
-        part.ema_decay if decay is None else decay,
-        (part.ema_decay, *part.more_ema_decays),
-    )
+    decay = part.ema_decay if decay is None else decay
+    known = (part.ema_decay, *part.more_ema_decays)
     if decay not in known:
         kept = ", ".join(map(repr, known))
         raise ValueError(f"the run keeps averages of decay {kept}, got {decay}")

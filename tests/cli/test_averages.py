@@ -78,9 +78,11 @@ def test_mistakes(run, wide, points, tmp_path, capsys):
     ):
         assert words in complaint([*sample, *options], capsys)
     command = ["train", points, "--out", tmp_path / "run", "--steps", "5", *SMALL]
-    for widths, words in (("0.05", "widths of averages must differ"), ("0.5", "width must be in")):
-        options = ["--optimizer.power-widths", widths, widths]
-        assert words in complaint([*command, *options], capsys)
+    for widths, words in (
+        (["0.05", "0.05"], "widths of averages must differ"),
+        (["0.5", "0.1"], "width must be in"),
+    ):
+        assert words in complaint([*command, "--optimizer.power-widths", *widths], capsys)
     damaged = rundir.averages(wide) / "30.npz"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:200])
