@@ -19,8 +19,9 @@ from jax import Array
 from jaxdiff import arrays
 from jaxdiff.models.tuning import calls, linear, paths
 
-__all__ = ["OUTPUTS", "Ladder", "narrow"]
+__all__ = ["MIXES", "OUTPUTS", "Ladder", "narrow"]
 
+MIXES = ("gate", "sum")
 OUTPUTS = ("sum", "up")
 
 _WIDTHS = ("width", "channels", "hidden", "inner", "head_channels")
@@ -30,16 +31,21 @@ _WIDTHS = ("width", "channels", "hidden", "inner", "head_channels")
 class Ladder:
     """A frozen network and a side network whose blocks read the outputs of the frozen ones.
 
-    Before each of `blocks` of the side network its activation is mixed with what the block of the
+    At each of `blocks` of the side network its activation is mixed with what the block of the
     same name of the backbone returned. D_i is a linear layer over the channels; a_i starts as 0.
+
+        gate    z <- side_i(mu_i z + (1 - mu_i) D_i h_i)
+        sum     z <- side_i(z) + D_i h_i        no gates: the simpler form
+
+    And at the end
 
         sum     y = backbone(x) + side(x)       the backbone's own output at the start, where the
                                                 side network starts as zero, as most here do
         up      y = U side(x)                   U a linear layer to the backbone's channels
 
     Not a module: equal fields make equal values, and its variables are {"params": {"backbone":
-    ..., "ladder": {"side": ..., "rungs": {block: {"kernel", "bias", "gate"}}, "up": ...}}}. The
-    gradient by the backbone's parameters is exactly 0, its dropout off; gradients by x flow on.
+    ..., "ladder": {"side": ..., "rungs": {block: {"kernel", "bias", "gate"}}, "up": ...}}}, gates
+    where there are any. The gradient by the backbone's parameters is exactly 0, its dropout off; gradients by x flow on.
 
     Attributes:
         backbone: any network.
@@ -51,13 +57,15 @@ class Ladder:
             returned, such as ("tokens",), the embedding; () where it has all of its own.
         output: "sum" or "up".
         temperature: T of the gates, > 0.
+        mix: "gate" or "sum".
 
     Raises:
-        ValueError: no blocks, one named twice, an unknown output, or T that is not positive.
+        ValueError: no blocks, one named twice, an unknown output or mix, or T that is not positive.
 
     Source: Sung et al. 2022, arXiv:2206.06522, section 3, and the released code (the outputs of
-    blocks are read, T = 0.1); there `up` is before a frozen head. sum: Zhang et al. 2020,
-    arXiv:1912.13503 (side-tuning).
+    blocks are read, T = 0.1); there `up` is before a frozen head. Output by sum: Zhang et al.
+    2020, arXiv:1912.13503 (side-tuning). Mix by sum: Su 2022, https://kexue.fm/archives/9138 and
+    its released code, whose D_i have no bias, and whose side network has a block for every third.
     """
 
     backbone: nn.Module
@@ -67,6 +75,7 @@ class Ladder:
     first: tuple[str, ...] = ()
     output: str = "sum"
     temperature: float = 0.1
+    mix: str = "gate"
 
     def __post_init__(self):
         for name in ("blocks", "dropped", "first"):
@@ -80,8 +89,10 @@ class Ladder:
                 "blocks must be one or more, and each in one of blocks, dropped and first, got"
                 f" blocks={self.blocks}, dropped={self.dropped}, first={self.first}"
             )
-        if self.output not in OUTPUTS:
-            raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, got {self.output!r}")
+        for name, known in (("output", OUTPUTS), ("mix", MIXES)):
+            if getattr(self, name) not in known:
+                got = getattr(self, name)
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {got!r}")
         arrays.check_range("temperature", self.temperature, 0, math.inf, "()")
 
     def init(
@@ -107,9 +118,9 @@ class Ladder:
         self._check(own, beside)
         rungs: dict[str, Array] = {}
         for i, name in enumerate((*self.first, *self.blocks)):
-            to = beside[name][1] if name in self.first else beside[name][0]
+            to = self._place(name, beside)
             made = linear.start(jax.random.fold_in(keys[1], i), own[name][1][-1], to[-1])
-            if name in self.blocks:
+            if name in self.blocks and self.mix == "gate":
                 made["gate"] = jnp.zeros((), arrays.float_dtype())
             rungs |= {f"{name}/{part}": leaf for part, leaf in made.items()}
 
@@ -160,6 +171,9 @@ class Ladder:
             if path not in self.blocks:
                 return module(*args, **kwargs)
             z, *more = args
+            if self.mix == "sum":
+                z = module(z, *more, **kwargs)
+                return z + seen(path, z.dtype)
             mu = jax.nn.sigmoid(rungs[f"{path}/gate"] / self.temperature).astype(z.dtype)
             return module(mu * z + (1 - mu) * seen(path, z.dtype), *more, **kwargs)
 
@@ -176,6 +190,11 @@ class Ladder:
                 "ladder": paths.labels(params["ladder"], ("*",)),
             }
         }
+
+    def _place(self, name: str, beside: dict[str, Any]) -> tuple[int, ...]:
+        """The shape of what a rung comes to: a block's input before it, else what is returned."""
+        before = name in self.blocks and self.mix == "gate"
+        return beside[name][0 if before else 1]
 
     def _given(self, drawn: dict[str, Array], given: dict[str, Array]) -> dict[str, Array]:
         """The side network's parameters, those that are given instead of those drawn."""
@@ -201,11 +220,11 @@ class Ladder:
                             f"{part} must name modules of the {which}, such as {top}; got {name!r}"
                         )
         for name in self.blocks:
-            before, said = beside[name][0], own[name][1]
-            if before[:-1] != said[:-1]:
+            place, said = self._place(name, beside), own[name][1]
+            if place[:-1] != said[:-1]:
                 raise ValueError(
                     f"blocks must not hold {name}: the backbone's returns {list(said)}, the side"
-                    f" network's is given {list(before)}, which are other pixels or tokens"
+                    f" network's has {list(place)} there, which are other pixels or tokens"
                 )
         for name in self.dropped:
             if beside[name][0] != beside[name][1]:

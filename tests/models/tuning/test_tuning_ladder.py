@@ -76,6 +76,27 @@ def test_the_formula_in_numpy(x64):
     np.testing.assert_allclose(method.apply(variables, x), affine(own["up"], z), rtol=1e-12)
 
 
+def test_the_formula_of_sums_in_numpy(x64):
+    """z <- side_i(z) + D_i h_i, as in the article's released code: blocks 1 and 2 read."""
+    net = Toy(6)
+    method = tuning.Ladder(
+        net, Toy(3), ("block_1", "block_2"), dropped=("block_0",), first=("in",), output="up",
+        mix="sum",
+    )  # fmt: skip
+    x = np.random.default_rng(2).normal(size=(5, 4))
+    variables = filled(abstract(method, (x,)))
+    backbone, own = (variables["params"][name] for name in ("backbone", "ladder"))
+    assert all("gate" not in rung for rung in own["rungs"].values())
+    h = affine(backbone["in"], x)
+    z = affine(own["rungs"]["in"], h)
+    for i in range(3):
+        name = f"block_{i}"
+        h = np.tanh(affine(backbone[name]["dense"], h))
+        if i > 0:
+            z = np.tanh(affine(own["side"][name]["dense"], z)) + affine(own["rungs"][name], h)
+    np.testing.assert_allclose(method.apply(variables, x), affine(own["up"], z), rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("net", "args", "first"),
     [
@@ -234,6 +255,7 @@ def begin(blocks=("block_0", "block_1"), net=NET, side=HALF, args=ARGS, **more):
         (lambda: begin(temperature=0.0), r"temperature must lie in \(0, inf\), got 0"),
         (lambda: begin(temperature=-0.1), "temperature must lie in"),
         (lambda: begin(output="add"), "output must be one of sum, up, got 'add'"),
+        (lambda: begin(mix="add"), "mix must be one of gate, sum, got 'add'"),
         (
             lambda: begin(("up_1",), UNET, UNET, (X, T)),
             r"blocks must not hold up_1: .* \[3, 4, 4, 16\], .* \[3, 2, 2, 16\]",
