@@ -12,8 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
+
+from jaxdiff import arrays
 
 __all__ = [
     "DECAYS",
@@ -132,8 +135,7 @@ def adam(
     arXiv:1711.05101, algorithm 2.
     """
     parts = _begun(b1, b2, eps, clip, weight_decay)
-    if weight_decay:
-        parts.append(optax.add_decayed_weights(weight_decay))
+    parts.append(optax.add_decayed_weights(weight_decay))
     return optax.chain(*parts, optax.scale(-1.0))
 
 
@@ -164,8 +166,7 @@ def lamb(
     Source: You et al. 2020, arXiv:1904.00962, algorithm 2 with phi the identity.
     """
     parts = _begun(b1, b2, eps, clip, weight_decay)
-    if weight_decay:
-        parts.append(optax.add_decayed_weights(weight_decay, mask=_layers))
+    parts.append(optax.add_decayed_weights(weight_decay, mask=_layers))
     parts.append(optax.masked(optax.scale_by_trust_ratio(), _layers))
     return optax.chain(*parts, optax.scale(-1.0))
 
@@ -207,15 +208,12 @@ def _layers(params: Any) -> Any:
 def _begun(
     b1: float, b2: float, eps: float, clip: float | None, weight_decay: float
 ) -> list[optax.GradientTransformation]:
-    """The clipping and the two moments, having checked the numbers."""
-    for name, value in (("b1", b1), ("b2", b2)):
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} must be in [0, 1), got {value}")
-    if not eps > 0:
-        raise ValueError(f"eps must be positive, got {eps}")
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip must be positive or None, got {clip}")
-    if not weight_decay >= 0:
-        raise ValueError(f"weight_decay must not be negative, got {weight_decay}")
+    """The clipping and the two moments, having checked the numbers that are not traced."""
+    arrays.check_range("b1", b1, 0, 1, "[)")
+    arrays.check_range("b2", b2, 0, 1, "[)")
+    arrays.check_range("eps", eps, 0, np.inf, "()")
+    if clip is not None:
+        arrays.check_range("clip", clip, 0, np.inf, "(]")
+    arrays.check_range("weight_decay", weight_decay, 0, np.inf, "[)")
     parts = [optax.clip_by_global_norm(clip)] if clip is not None else []
     return [*parts, optax.scale_by_adam(b1=b1, b2=b2, eps=eps)]

@@ -1,0 +1,1 @@
+"""Populations of trainings: their members, one program for many, and which are dropped."""
