@@ -46,22 +46,36 @@ def shell_share(dim: Any, thickness: Any) -> Array:
 def norm_mean(dim: Any) -> Array:
     """E |z| of z ~ N(0, I_d): sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2), near sqrt(d - 1/2).
 
+    Args:
+        dim: d >= 1.
+
     Source: the mean of the chi distribution.
     """
-    half = jnp.asarray(dim) / 2
-    return jnp.sqrt(2.0) * jnp.exp(special.gammaln(half + 0.5) - special.gammaln(half))
+    d = jnp.asarray(dim, jnp.result_type(float))
+    return jnp.sqrt(d) * jnp.exp(_log_ratio(d) / 2)
 
 
 def norm_std(dim: Any) -> Array:
     """The deviation of |z|, z ~ N(0, I_d): sqrt(d - E|z|**2), near 1 / sqrt(2) for any large d.
 
-    From d = 1000 on by its series, 1/2 - 1/(8 d): the difference cancels.
+    Args:
+        dim: d >= 1.
 
     Source: the variance of the chi distribution.
     """
     d = jnp.asarray(dim, jnp.result_type(float))
-    exact = d - norm_mean(d) ** 2
-    return jnp.sqrt(jnp.where(d < 1000, exact, 0.5 - 1 / (8 * d)))
+    return jnp.sqrt(-d * jnp.expm1(_log_ratio(d)))
+
+
+def _log_ratio(d: Array) -> Array:
+    """log(E|z|**2 / d), near -1 / (2 d): by its series from d = 16 on, where log Gamma cancels."""
+    half, numbers = d / 2, (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66)  # Bernoulli's B_2, B_4, ...
+    terms = [
+        2 * (0.5**n - 2) * b / (n * (n + 1)) / half**n
+        for n, b in zip((1, 3, 5, 7, 9), numbers, strict=True)
+    ]
+    exact = 2 * (special.gammaln(half + 0.5) - special.gammaln(half)) - jnp.log(half)
+    return jnp.where(d < 16, exact, sum(terms))
 
 
 def angle_log_density(angle: Any, dim: Any) -> Array:
@@ -76,7 +90,7 @@ def angle_log_density(angle: Any, dim: Any) -> Array:
     Source: Su 2019, https://kexue.fm/archives/7076; Cai, Fan and Jiang 2013, JMLR 14, theorem 1.
     """
     d = jnp.asarray(dim, jnp.result_type(float))
-    const = special.gammaln(d / 2) - special.gammaln((d - 1) / 2) - 0.5 * jnp.log(jnp.pi)
+    const = jnp.log(norm_mean(d - 1)) - 0.5 * jnp.log(2 * jnp.pi)
     return const + (d - 2) * jnp.log(jnp.sin(angle))
 
 

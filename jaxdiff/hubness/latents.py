@@ -130,6 +130,7 @@ def hub_latents(
 
     Pools are drawn until n latents have passed: those with N_k >= threshold, or the `top` first
     of each pool. A pool's number is folded into the key, so that more latents begin with fewer.
+    How many pools a threshold takes is not known before: under `jit` give `top`, or use `hub_pool`.
 
     Args:
         key: a PRNG key.
@@ -153,6 +154,7 @@ def hub_latents(
     """
     arrays.check_count("n", n)
     arrays.check_count("tries", tries)
+    arrays.check_count("pool", pool)
     if (threshold is None) == (top is None):
         raise ValueError(f"one of threshold and top is wanted, got {threshold} and {top}")
     if threshold is not None:
@@ -166,21 +168,25 @@ def hub_latents(
         arrays.check_count("top", top)
         if top > pool:
             raise ValueError(f"top must be at most pool={pool}, got {top}")
+        if n > top * tries:
+            raise ValueError(f"n must be at most top * tries = {top * tries}, got {n}")
     parts: list[Pool] = []
-    passed, best, made = 0, 0, 0
+    best: list[Array] = []
+    passed = made = 0
     while passed < n:
         key_pool = jax.random.fold_in(key, made)
         how = {"k": k, "prior": prior, "transform": transform, "metric": metric}
         found = hub_pool(key_pool, pool, dim, **how)
         many = top if threshold is None else int(jnp.sum(found.counts >= threshold))
-        made, passed, best = made + 1, passed + many, max(best, int(found.counts[0]))
+        made, passed = made + 1, passed + many
         parts.append(Pool(found.z[:many], found.counts[:many]))
+        best.append(found.counts[0])
         if passed < n and (made >= tries or (made >= 3 and not passed)):
             share = passed / (made * pool)
-            needed = f"some {n / share / pool:.0f} pools" if passed else "a lower threshold or top"
+            needed = f"some {n / share / pool:.0f} pools" if passed else "a lower threshold"
             raise ValueError(
                 f"threshold={threshold}: {passed} of {made * pool:,} latents passed in {made}"
-                f" pools, wanted {n}; the greatest count was {best}: give {needed}"
+                f" pools, wanted {n}; the greatest count was {max(best)}: give {needed}"
             )
     z, counts = (jnp.concatenate(a)[:n] for a in zip(*parts, strict=True))
     return Latents(z, counts, made * pool, passed / (made * pool))
@@ -202,6 +208,7 @@ def central(key: Array, n: int, dim: int, *, pool: int, prior: str = "normal") -
         ValueError: n above pool, or what `draw` raises.
     """
     arrays.check_count("n", n)
+    arrays.check_count("pool", pool)
     if n > pool:
         raise ValueError(f"n must be at most pool={pool}, got {n}")
     z = draw(key, pool, dim, prior)
@@ -219,11 +226,14 @@ def truncated(w: Array, psi: Any, centre: Any = 0.0) -> Array:
         centre: [D] or [], the mean of w.
 
     Raises:
-        ValueError: psi outside [0, 1].
+        ValueError: psi outside [0, 1], or a centre of another length.
 
     Source: Karras et al. 2019, arXiv:1812.04948, section B.
     """
     arrays.check_range("psi", psi, 0, 1, "[]")
-    middle = jnp.broadcast_to(jnp.asarray(centre, w.dtype), w.shape[-1:])
-    middle = jnp.reshape(middle, (1,) * (w.ndim - 1) + middle.shape)
+    w = jnp.asarray(w)
+    middle = jnp.asarray(centre, w.dtype)
+    if middle.shape not in ((), w.shape[-1:]):
+        raise ValueError(f"centre must be [] or {list(w.shape[-1:])}, got {list(middle.shape)}")
+    middle = jnp.reshape(middle, (1,) * (w.ndim - middle.ndim) + middle.shape)
     return middle + psi * (w - middle)

@@ -28,8 +28,8 @@ class Hubness(NamedTuple):
     """All measures of one set of counts, [] each.
 
     Attributes:
-        skewness: third standardised moment of the counts.
-        truncated_skewness: third moment of a normal fitted to them and cut at 0.
+        skewness: third standardised moment of the counts; NaN where all are equal.
+        truncated_skewness: third moment of a normal fitted to them and cut at 0; likewise.
         robin_hood: the share of neighbourhoods that would have to change hands for equality.
         gini, atkinson: indices of inequality in [0, 1).
         hub_share: the share of points that are hubs.
@@ -98,7 +98,7 @@ def skewness(counts: Array) -> Array:
 
 
 def truncated_skewness(counts: Array) -> Array:
-    """The third moment of a standard normal cut at the place of N = 0.
+    """The third moment of a standard normal cut at the place of N = 0; NaN where all are equal.
 
         a = -mean / std (of N, with N - 1),   2 phi(a) / Z + a**2 phi(a) / Z,   Z = 1 - Phi(a)
 

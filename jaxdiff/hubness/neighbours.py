@@ -105,8 +105,8 @@ def k_occurrence(
 
 def _searched(x, reference, k, metric, key, block, mesh, *, counts):
     among = reference is None
-    x = _checked("x", x)
-    reference = x if among else _checked("reference", reference)
+    x = search.checked("x", x)
+    reference = x if among else search.checked("reference", reference)
     if x.shape[1] != reference.shape[1]:
         raise ValueError(
             f"x and reference must have one width, got {x.shape[1]} and {reference.shape[1]}"
@@ -160,18 +160,6 @@ def _devices(mesh, *, counts, **how):
 
 
 _one_device = jax.jit(search.blocks, static_argnames=("k", "metric", "rows", "among", "counts"))
-
-
-def _checked(name: str, x: Any) -> Array:
-    x = jnp.asarray(x)
-    if x.ndim != 2 or not x.shape[0] or not x.shape[1]:
-        raise ValueError(f"{name} must be points [N, D], got shape {list(x.shape)}")
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"{name} must be float, got {x.dtype}")
-    known = arrays.concrete(x)
-    if known is not None and not jnp.isfinite(known).all():
-        raise ValueError(f"{name} must be finite, got NaN or infinite values")
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _check_lengths(*points: Array) -> None:

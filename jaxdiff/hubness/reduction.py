@@ -12,6 +12,7 @@ from jax import Array
 from jax.scipy import stats
 
 from jaxdiff import arrays
+from jaxdiff.hubness import search
 from jaxdiff.hubness.neighbours import Neighbours, nearest
 
 __all__ = [
@@ -35,8 +36,8 @@ def local_scaling(d: Array, own: Array, other: Array) -> Array:
 
     Source: Zelnik-Manor and Perona 2004; Schnitzer et al. 2012, JMLR 13.
     """
-    radius = own[:, -1:] * other[..., -1]
-    return -jnp.expm1(-(d**2) / jnp.where(radius > 0, radius, 1))
+    ratio = d**2 / _positive(own[:, -1:] * other[..., -1])
+    return -jnp.expm1(-ratio)
 
 
 def nicdm(d: Array, own: Array, other: Array) -> Array:
@@ -45,7 +46,7 @@ def nicdm(d: Array, own: Array, other: Array) -> Array:
     Source: Jegou et al. 2007; Schnitzer et al. 2012, JMLR 13.
     """
     scale = jnp.sqrt(jnp.mean(own, axis=-1, keepdims=True) * jnp.mean(other, axis=-1))
-    return d / jnp.where(scale > 0, scale, 1)
+    return d / _positive(scale)
 
 
 def mutual_proximity(d: Array, own: Array, other: Array) -> Array:
@@ -67,7 +68,7 @@ def mutual_proximity_gaussian(d: Array, own: Array, other: Array) -> Array:
 
     def beyond(among: Array) -> Array:
         mean, std = jnp.mean(among, axis=-1), jnp.std(among, axis=-1)
-        return stats.norm.sf((d - mean) / jnp.where(std > 0, std, 1))
+        return stats.norm.sf((d - mean) / _positive(std))
 
     return 1 - beyond(own[:, None, :]) * beyond(other)
 
@@ -83,22 +84,22 @@ REDUCTIONS = (*SCALINGS, "dis_sim_local")
 """Ways to rescale by name."""
 
 
-def dis_sim_local(
-    x: Array, y: Array, x_centre: Array, y_centre: Array, square: Array | None = None
-) -> Array:
+def dis_sim_local(square: Array, own: Array, other: Array) -> Array:
     """|x - y|**2 - |x - c(x)|**2 - |y - c(y)|**2, c the mean of a point's candidates.
 
     Args:
-        x: [..., D].
-        y: [..., D].
-        x_centre, y_centre: c of each.
-        square: |x - y|**2, where it is known.
+        square: [N, C], |x - y|**2 of candidates.
+        own: [N, 1], |x - c(x)|**2 of the queries.
+        other: [N, C], that of each candidate.
 
     Source: Hara et al. 2016, AAAI 30.
     """
-    apart = jnp.sum((x - y) ** 2, axis=-1) if square is None else square
-    spread = jnp.sum((x - x_centre) ** 2, axis=-1) + jnp.sum((y - y_centre) ** 2, axis=-1)
-    return apart - spread
+    return square - own - other
+
+
+def _positive(x: Array) -> Array:
+    """1 in place of 0, which is the scale of equal points."""
+    return jnp.where(x > 0, x, 1)
 
 
 def reduced(
@@ -136,19 +137,30 @@ def reduced(
         raise ValueError(f"k must be at most candidates={candidates}, got {k}")
     if metric == "inner":
         raise ValueError("metric must be a distance, got 'inner', which may be negative")
+    x = search.checked("x", x)
+    if candidates >= x.shape[0]:
+        raise ValueError(
+            f"candidates must be at most {x.shape[0] - 1}, the number of other points,"
+            f" got {candidates}"
+        )
     key = jax.random.key(0) if key is None else key
-    near = nearest(x, k=candidates, metric=metric, key=key)
-    return _reordered(jnp.asarray(x), near, jax.random.fold_in(key, 1), k=k, by=by)
+    scale = search.scale_of(x)
+    near = nearest(x / scale, k=candidates, metric=metric, key=key)
+    distance, index = _reordered(x / scale, near, jax.random.fold_in(key, 1), k=k, by=by)
+    return Neighbours(distance * scale**2 if by == "dis_sim_local" else distance, index)
 
 
 def _reordered(x: Array, near: Neighbours, key: Array, *, k: int, by: str) -> Neighbours:
     """Row by row: [C, C] numbers at once."""
-    centre = jax.lax.map(lambda i: jnp.mean(x[i], axis=0), near.index)
+    spread = jax.lax.map(
+        lambda a: jnp.sum(jnp.mean(x[a[1]] - a[0][None], axis=0) ** 2), (x, near.index)
+    )
 
     def one(inputs: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
         i, d, index, key = inputs
         if by == "dis_sim_local":
-            new = dis_sim_local(x[i][None], x[index], centre[i][None], centre[index])
+            square = jnp.sum((x[i][None] - x[index]) ** 2, axis=-1)
+            new = dis_sim_local(square, spread[i], spread[index])
         else:
             new = SCALINGS[by](d[None], d[None], near.distance[index][None])[0]
         draw = jax.random.uniform(key, new.shape)

@@ -15,10 +15,29 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["blocks"]
+from jaxdiff import arrays
+
+__all__ = ["blocks", "checked", "scale_of"]
 
 _SPARE = 8  # candidates beyond k
 _GROUP = 16  # points that are one, by the least `low` of them, until the candidates are chosen
+
+
+def checked(name: str, x: Any) -> Array:
+    """Points [N, D] in float32 or wider.
+
+    Raises:
+        ValueError: no points, no floats, or values that are not finite.
+    """
+    x = jnp.asarray(x)
+    if x.ndim != 2 or not x.shape[0] or not x.shape[1]:
+        raise ValueError(f"{name} must be points [N, D], got shape {list(x.shape)}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{name} must be float, got {x.dtype}")
+    known = arrays.concrete(x)
+    if known is not None and not jnp.isfinite(known).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinite values")
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class _Points(NamedTuple):
@@ -69,7 +88,7 @@ def blocks(
     Returns:
         [M] counts, or [N, k] distances and indices.
     """
-    scale = _scale(x, reference)
+    scale = scale_of(x, reference)
     x, reference = (_unit(a) if metric == "cosine" else a / scale for a in (x, reference))
     points = _points(reference, metric)
     several = min(k + _SPARE, reference.shape[0] - among)
@@ -96,12 +115,12 @@ def blocks(
     return tuple(a.reshape(-1, k)[: x.shape[0]] for a in listed)
 
 
-def _scale(x: Array, reference: Array) -> Array:
+def scale_of(*points: Array) -> Array:
     """A power of two near the largest number, by which squares neither overflow nor vanish."""
-    largest = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(reference))))
-    least = jnp.finfo(x.dtype).minexp
-    exponent = jnp.clip(jnp.frexp(largest)[1] - 1, least, -least)
-    return jnp.ldexp(jnp.ones((), x.dtype), exponent)
+    largest = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(x)) for x in points])
+    least = jnp.finfo(largest.dtype).minexp
+    exponent = jnp.clip(jnp.frexp(jax.lax.stop_gradient(largest))[1] - 1, least, -least)
+    return jnp.ldexp(jnp.ones((), largest.dtype), exponent)
 
 
 def _unit(x: Array) -> Array:

@@ -1,5 +1,6 @@
 """Closed forms against quadrature, scipy and published values."""
 
+import jax
 import numpy as np
 import pytest
 from scipy import integrate, special, stats
@@ -26,9 +27,18 @@ def test_norms_are_chi(dim):
     np.testing.assert_allclose(geometry.norm_std(dim), stats.chi(dim).std(), rtol=1e-8)
 
 
-def test_deviation_of_long_norms():
-    """At 1e6 the difference of squares has lost its digits; the series goes to 1/sqrt(2)."""
-    np.testing.assert_allclose(geometry.norm_std(1e6), np.sqrt(0.5), rtol=1e-6)
+@pytest.mark.parametrize("dim", [1, 15, 16, 50, 999, 1000, 10**6])
+def test_norms_in_single_precision(dim):
+    """Differences of log Gamma, and of squares, lose all digits in float32 at d = 1000.
+
+    Truth: 1/2 - 1/(8 d) - 1/(16 d^2) from d = 50 on, whose next term is 5/(128 d^3).
+    """
+    with jax.enable_x64(False):
+        mean, std = geometry.norm_mean(dim), geometry.norm_std(dim)
+    var = stats.chi(dim).var() if dim < 50 else 0.5 - 1 / (8 * dim) - 1 / (16 * dim**2)
+    assert mean.dtype == np.float32
+    np.testing.assert_allclose(mean, np.sqrt(dim - var), rtol=1e-6)
+    np.testing.assert_allclose(std, np.sqrt(var), rtol=3e-5)  # at 15: d eps 15 / (2 var)
 
 
 @pytest.mark.parametrize("dim", [2, 3, 50])

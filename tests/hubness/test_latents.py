@@ -128,6 +128,11 @@ def test_sphere_has_one_radius():
         ({"prior": "cube"}, "prior must be one of normal, sphere"),
         ({"transform": jnp.sum, "pool": 100}, "transform must return"),
         ({"tries": 0}, "tries must be"),
+        ({"pool": 0}, "pool must be a whole number"),
+        (
+            {"threshold": None, "top": 2, "tries": 2, "pool": 100},
+            r"at most top \* tries = 4, got 5",
+        ),
         # d = 1 has no hubs: three pools without any are enough.
         ({"dim": 1, "threshold": 30, "pool": 100}, "0 of 300 latents passed in 3 pools, wanted 5"),
         ({"dim": 64, "threshold": 20, "pool": 300, "n": 500, "tries": 2}, "give some .* pools"),
@@ -140,7 +145,17 @@ def test_bad_input(options, message):
         hubness.hub_latents(jax.random.key(0), n, dim, **options)
 
 
+def test_the_top_under_jit():
+    run = lambda key: hubness.hub_latents(key, 5, 16, threshold=None, top=3, pool=100)  # noqa: E731
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(jax.jit(lambda key: run(key).z)(key), run(key).z)
+
+
 def test_bad_input_of_the_others():
+    with pytest.raises(ValueError, match="pool must be a whole number"):
+        hubness.central(jax.random.key(0), 4, 2, pool=0)
+    with pytest.raises(ValueError, match=r"centre must be \[\] or \[2\], got \[3\]"):
+        hubness.truncated([[1.0, 2.0]], 0.5, np.ones(3))
     with pytest.raises(ValueError, match="n must be at most pool=3"):
         hubness.central(jax.random.key(0), 4, 2, pool=3)
     with pytest.raises(ValueError, match="psi"):

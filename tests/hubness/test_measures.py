@@ -41,6 +41,8 @@ def test_equal_counts_are_no_inequality():
     found = hubness.measure(np.full(50, K), k=K)
     for name in ("robin_hood", "gini", "atkinson", "antihub_share", "hub_share"):
         assert abs(float(getattr(found, name))) < 1e-6
+    assert np.isnan(found.skewness)
+    assert np.isnan(found.truncated_skewness)
 
 
 def test_one_point_has_all():

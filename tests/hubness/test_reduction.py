@@ -72,7 +72,7 @@ def test_hubs_are_fewer_after_each():
     [
         ({"by": "none"}, "by must be one of local_scaling"),
         ({"by": "nicdm", "k": 20, "candidates": 10}, "k must be at most candidates=10"),
-        ({"by": "nicdm", "candidates": N}, "k must be at most 59"),
+        ({"by": "nicdm", "candidates": N}, "candidates must be at most 59, the number of other"),
         ({"by": "nicdm", "candidates": 10, "metric": "inner"}, "metric must be a distance"),
     ],
 )
@@ -85,3 +85,15 @@ def test_equal_points_are_at_no_distance():
     x = np.ones((20, 3), np.float32)
     for name in hubness.REDUCTIONS:
         assert np.isfinite(hubness.reduced(x, k=3, by=name, candidates=10).distance).all()
+
+
+@pytest.mark.parametrize("name", hubness.REDUCTIONS)
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_size_does_not_matter(name, size):
+    """All but differences of squares are free of units; squares of these are beyond float32."""
+    found, usual = (
+        hubness.reduced(x, k=K, by=name, candidates=20) for x in (X * np.float32(size), X)
+    )
+    np.testing.assert_array_equal(found.index, usual.index)
+    if name != "dis_sim_local":
+        np.testing.assert_allclose(found.distance, usual.distance, rtol=1e-4)
