@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 import shutil
 import signal
 import sys
@@ -113,12 +114,18 @@ def main(arguments: Sequence[str]) -> int:
     config, parts = _with_data(args, stored)
     steps, epoch = _lengths(config, len(parts.train))
     call = {"steps": steps, "out": args.out, "resume": args.resume, "keep": 1}
-    call |= {"log_every": config.log_every, "save_every": config.save_every or min(epoch, steps)}
+    every = min(epoch, steps) if config.save_every is None else config.save_every
+    call |= {"log_every": config.log_every, "save_every": every}
     training.check(**{**call, **({"out": None} if args.overwrite else {})})
     directory = _directory(config, args)
     classifier = finetuning.build_classifier(config, bert.network(directory))
     abstract = jax.eval_shape(lambda: finetuning.build_state(config, classifier, steps))
     read = text.read_tokenizer(directory / "tokenizer.json", config.data.length)
+    if read.count > classifier.net.backbone.vocab:
+        raise ValueError(
+            f"{directory / 'tokenizer.json'} has {read.count} tokens, the network beside it"
+            f" {classifier.net.backbone.vocab}: they do not belong together"
+        )
     if args.dry_run:
         values = codec.plain(dataclasses.asdict(config))
         sys.stdout.write(f"{json.dumps(values, indent=2)}\n")
@@ -155,29 +162,44 @@ def _with_data(args: Finetune, stored: FinetuneConfig | None) -> tuple[FinetuneC
     """The configuration with the short flags and the classes in it, and the texts."""
     config = args.config
     part = config.data
-    known = part.classes or None
     columns = {"text": part.text, "label": part.label}
-    labelled = text.load(args.data, **columns, classes=known)
+    labelled = text.load(args.data, **columns, classes=part.classes or None)
+    tested = None
+    if args.test is not None:
+        tested = text.load(args.test, **columns, classes=labelled.classes)
     part = dataclasses.replace(part, source=args.data, tested=args.test, classes=labelled.classes)
+    part = dataclasses.replace(part, digest=text.digest(labelled, *filter(None, [tested])))
     config = dataclasses.replace(config, name=args.method, data=part)
     if stored is not None:
-        fixed = config_differences(*(_fixed(c) for c in (stored, config)))
-        if fixed:
-            raise ValueError(f"a resumed run keeps its configuration, got {fixed}")
+        _check_unchanged(stored, config)
     if not part.validation > 0:
         raise ValueError(f"data.validation must be above 0, got {part.validation}")
     shares = {"validation": part.validation, "test": part.test, "seed": config.seed}
-    if args.test is None:
+    if tested is None:
         return config, _Parts(*text.split(labelled, **shares))
-    tested = text.load(args.test, **columns, classes=labelled.classes)
     rest = text.without(labelled, tested.texts)
+    if not len(rest):
+        raise ValueError(f"--test {args.test} has all texts of {args.data}: none is left")
     return config, _Parts(*text.split(rest, **{**shares, "test": 0.0})[:2], tested)
+
+
+def _check_unchanged(stored: FinetuneConfig, config: FinetuneConfig) -> None:
+    fixed = config_differences(*(_fixed(c) for c in (stored, config)))
+    if fixed:
+        raise ValueError(f"a resumed run keeps its configuration, got {fixed}")
+    old, new = stored.data, config.data
+    if old.digest != new.digest:
+        raise ValueError(
+            f"a resumed run keeps its texts, or it would be tested on some that it has learnt;"
+            f" {' or '.join(filter(None, (new.source, new.tested)))} has others"
+        )
 
 
 def _fixed(config: FinetuneConfig) -> dict[str, Any]:
     """What of a configuration a resumed run keeps: files may have been moved."""
     part = config.data
     data = {**vars(part), "source": "", "tested": "another file" if part.tested else None}
+    data["digest"] = ""  # compared by itself
     return codec.plain({**dataclasses.asdict(config), **_FREE, "data": data})
 
 
@@ -208,6 +230,7 @@ def _run(job: _Job, *, overwrite: bool) -> int:
     console, config, out = Console(stderr=True), job.config, job.out
     _say_start(console, job)
     learnt, chosen, tested = (job.tokenizer(part.texts) for part in job.parts)
+    params = _params(job, learnt)
     if overwrite:
         rundir.clear(out)
     size, labels = config.batch_size, job.parts.validation.labels
@@ -217,7 +240,7 @@ def _run(job: _Job, *, overwrite: bool) -> int:
     with interrupt.catch() as caught:
         done = training.fit(
             step,
-            _state(job),
+            _state(job, *params),
             text.Batches(learnt, job.parts.train.labels, size, config.seed),
             **job.call,
             config=codec.plain(dataclasses.asdict(config)),
@@ -233,16 +256,30 @@ def _run(job: _Job, *, overwrite: bool) -> int:
     return 0
 
 
-def _state(job: _Job) -> training.TrainState:
+def _params(job: _Job, tokens: text.Tokens) -> tuple[Any, Any]:
+    """The trained network's parameters and their importance, each None where not wanted."""
+    if job.directory == rundir.backbone(job.out):
+        return None, None
+    params, part = bert.read(job.directory).params, job.config.method
+    if job.config.name != "lst" or part.start != "fisher":
+        return params, None
+    count = min(part.examples, len(job.parts.train))
+    first = text.Batches(tokens, job.parts.train.labels, count, job.config.seed).batch_at(0)
+    key = jax.random.key(job.config.seed)
+    some = text.Tokens(first["ids"], first["mask"])
+    return params, finetune.importance(key, job.classifier, params, some, first["y"])
+
+
+def _state(job: _Job, params: Any, importance: Any) -> training.TrainState:
     """The state to begin with; what describes the network is kept in the run."""
-    own = rundir.backbone(job.out)
-    if job.directory == own:
+    if params is None:
         return jax.tree.map(_blank, job.abstract)  # all of it is read from the checkpoint
-    params = bert.read(job.directory).params
+    own = rundir.backbone(job.out)
     own.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "tokenizer.json"):
         shutil.copyfile(job.directory / name, own / name)
-    return finetuning.build_state(job.config, job.classifier, job.call["steps"], params)
+    steps = job.call["steps"]
+    return finetuning.build_state(job.config, job.classifier, steps, params, importance)
 
 
 def _blank(a: jax.ShapeDtypeStruct) -> jax.Array:
@@ -285,4 +322,5 @@ def _test(job: _Job, tokens: text.Tokens, console: Console) -> None:
             f"test accuracy {result.accuracy:.4f} +- {result.standard_error:.4f} of"
             f" {result.texts:,} texts, by the best checkpoint, step {step}, in {out}",
         )
-    say(console, f'next: jaxdiff classify {out} "{data.texts[0] if len(data) else "a text"}"')
+    words = shlex.quote(min(data.texts, key=len, default="a text"))
+    say(console, f"next: jaxdiff classify {shlex.quote(str(out))} {words}")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
+from jaxdiff import arrays
 from jaxdiff.config import codec
 from jaxdiff.models import tuning
 from jaxdiff.models.sentence import POOLING, SentenceClassifier
@@ -47,6 +48,8 @@ class TextConfig:
     """The share that the result is tested on, where there is no --test file."""
     tested: tyro.conf.Suppress[str | None] = None
     """The path of that file."""
+    digest: tyro.conf.Suppress[str] = ""
+    """Of the texts and their labels; found out from the data."""
     classes: tyro.conf.Suppress[tuple[str, ...]] = ()
     """The names of the classes; found out from the data."""
 
@@ -60,10 +63,16 @@ class MethodConfig:
     heads: int | None = None
     """lst: attention heads of the side network, as many as the network's unless given. Fewer save
     memory: the weights of attention, [heads, tokens, tokens], are no smaller for being narrow."""
-    start: Literal["random", "pruned"] = "random"
-    """lst: whether the side network starts at random, or from the largest rows of the network."""
+    start: Literal["random", "pruned", "fisher"] = "random"
+    """lst: whether the side network starts at random, from the largest rows of the network, or from
+    those that matter most to the classes, by their Fisher information."""
+    examples: int = 1024
+    """lst, start fisher: texts that it is found by; all, where there are fewer."""
     dropped: tuple[int, ...] = ()
     """lst: blocks that the side network leaves out, from 0."""
+    mix: Literal[tuning.ladder.MIXES] = "gate"
+    """lst: how outputs of the network's blocks join the side network: by gates before its blocks,
+    or added behind them."""
     rank: int = 8
     """lora: of the change of query and value."""
     alpha: float = 8.0
@@ -78,6 +87,9 @@ def _lst(net: Transformer, part: MethodConfig) -> Any:
     wrong = [i for i in part.dropped if not 0 <= i < net.depth]
     if wrong:
         raise ValueError(f"method.dropped must be of 0..{net.depth - 1}, got {wrong[0]}")
+    if len(set(part.dropped)) == net.depth:
+        raise ValueError(f"method.dropped must leave one of the {net.depth} blocks")
+    arrays.check_count("method.examples", part.examples)
     heads = net.heads if part.heads is None else part.heads
     # It starts from the embedding of tokens, which needs no kinds of them beside.
     side = tuning.narrow(net, part.ratio).clone(types=0, heads=heads)
@@ -86,8 +98,14 @@ def _lst(net: Transformer, part: MethodConfig) -> Any:
         for kept in (True, False)
     }
     return tuning.Ladder(
-        net, side, blocks=names[True], dropped=names[False], first=("tokens",), output="up"
-    )
+        net, side, blocks=names[True], dropped=names[False], first=("tokens",), output="up",
+        mix=part.mix,
+    )  # fmt: skip
+
+
+def _prompts(net: Transformer, part: MethodConfig) -> Any:
+    arrays.check_count("method.prompts", part.prompts)
+    return tuning.Prompts(net, part.prompts)
 
 
 METHODS: dict[str, tuple[Callable[[Transformer, MethodConfig], Any], float]] = {
@@ -99,7 +117,7 @@ METHODS: dict[str, tuple[Callable[[Transformer, MethodConfig], Any], float]] = {
         1e-3,
     ),
     "bitfit": (lambda net, part: tuning.bitfit(net, ()), 1e-3),
-    "prompt": (lambda net, part: tuning.Prompts(net, part.prompts), 1e-2),
+    "prompt": (_prompts, 1e-2),
     "head": (lambda net, part: tuning.head(net, ()), 3e-3),
 }
 """Methods by name, and the learning rate of each unless another is given.
@@ -180,7 +198,11 @@ def build_optimizer(config: FinetuneConfig) -> Any:
 
 
 def build_state(
-    config: FinetuneConfig, classifier: SentenceClassifier, steps: int, backbone: Any = None
+    config: FinetuneConfig,
+    classifier: SentenceClassifier,
+    steps: int,
+    backbone: Any = None,
+    importance: Any = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -189,25 +211,29 @@ def build_state(
         classifier: what `build_classifier` made of it.
         steps: how many there will be.
         backbone: the parameters of the trained network, None for new ones.
+        importance: of them, by `finetune.importance`, for the start of that name; None for their
+            size.
     """
     ids = jnp.zeros((1, config.data.length), jnp.int32)
     how = {"lr": learning_rate(config), "warmup": config.warmup * steps}
 
     @jax.jit
-    def made(backbone: Any) -> TrainState:
+    def made(backbone: Any, importance: Any) -> TrainState:
         key_init, key = jax.random.split(jax.random.key(config.seed))
         variables = classifier.init(key_init, ids, ids == 0, backbone=backbone)
-        if config.name == "lst" and config.method.start == "pruned":
-            variables = _pruned(variables, classifier.net, config.method.ratio)
+        if config.name == "lst" and config.method.start != "random":
+            variables = _pruned(variables, classifier.net, config.method.ratio, importance)
         return finetune.begin(key, classifier, variables, build_optimizer(config), **how)
 
-    return made(backbone)
+    return made(backbone, importance)
 
 
-def _pruned(variables: dict[str, Any], ladder: tuning.Ladder, ratio: int) -> dict[str, Any]:
+def _pruned(
+    variables: dict[str, Any], ladder: tuning.Ladder, ratio: int, importance: Any
+) -> dict[str, Any]:
     """The variables, the side network's being rows of the backbone's."""
     leaves = paths.flat(variables)
     plan = tuning.transformer_plan(ladder.backbone)
-    kept = tuning.prune(variables["params"]["net"]["backbone"], plan, ratio)
+    kept = tuning.prune(variables["params"]["net"]["backbone"], plan, ratio, importance)
     side = {f"params/net/ladder/side/{path}": leaf for path, leaf in paths.flat(kept).items()}
     return paths.nested({**leaves, **{path: side[path] for path in side if path in leaves}})

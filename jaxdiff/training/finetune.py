@@ -6,6 +6,7 @@
 so that a checkpoint is complete, and nothing is computed or kept for what does not change.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -15,12 +16,23 @@ import numpy as np
 from jax import Array
 
 from jaxdiff.data.text import Tokens, in_turn
+from jaxdiff.models import layers, tuning
 from jaxdiff.models.sentence import SentenceClassifier
 from jaxdiff.models.tuning import paths
 from jaxdiff.training.state import TrainState, init_state
 from jaxdiff.training.step import LossFn
 
-__all__ = ["Score", "Validation", "begin", "divided", "log_probs", "score", "text_loss", "whole"]
+__all__ = [
+    "Score",
+    "Validation",
+    "begin",
+    "divided",
+    "importance",
+    "log_probs",
+    "score",
+    "text_loss",
+    "whole",
+]
 
 Leaves = dict[str, Array]
 """Parameters by their path."""
@@ -60,6 +72,45 @@ def begin(
     trained, frozen = divided(classifier, variables)
     hyper = {"lr": lr, "warmup": warmup, "ema_decay": 0.0}
     return init_state(key, trained, optimizer, hyper=hyper, aux=frozen)
+
+
+def importance(
+    key: Array, classifier: SentenceClassifier, backbone: Any, tokens: Tokens, labels: np.ndarray
+) -> Any:
+    """How much each parameter of a network matters to the classes: its Fisher information.
+
+        sum_i (d log softmax(logits_i)[y_i] / d params)^2
+
+    By a head that is drawn at random: that which is trained starts as zero, and behind it nothing
+    matters.
+
+    Args:
+        key: of the head.
+        classifier: what is to be tuned.
+        backbone: the parameters of its trained network.
+        tokens: of N > 0 texts.
+        labels: [N], their classes.
+
+    Returns:
+        A tree like `backbone`.
+
+    Source: Sung et al. 2022, arXiv:2206.06522, section 3.2; there the head is a pretrained one.
+    """
+    plain = dataclasses.replace(classifier, net=tuning.full(classifier.net.backbone))
+    head = jax.eval_shape(plain.init, key, tokens.ids[:1], tokens.mask[:1])["params"]["head"]
+    drawn = {
+        "kernel": layers.LECUN(key, head["kernel"].shape, head["kernel"].dtype),
+        "bias": jnp.zeros(head["bias"].shape, head["bias"].dtype),
+    }
+
+    def loss(params: Any, example: tuple[Array, Array, Array]) -> Array:
+        ids, mask, label = example
+        variables = {"params": {"net": {"backbone": params}, "head": drawn}}
+        logits = plain.apply(variables, ids[None], mask[None])
+        return -jax.nn.log_softmax(logits)[0, label]
+
+    examples = (tokens.ids, tokens.mask, jnp.asarray(labels))
+    return jax.jit(functools.partial(tuning.fisher, loss))(backbone, examples)
 
 
 def text_loss(classifier: SentenceClassifier) -> LossFn:

@@ -181,6 +181,11 @@ def test_mistakes(home, run, tmp_path, capsys):
     out = tmp_path / "run"
     test = tmp_path / "test.tsv"
     test.write_text("text\tlabel\ngood\tgood\nfilm\tmiddling\n")
+    small = tmp_path / "small"
+    small.mkdir()
+    network = json.loads((home / "bert" / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps({**network, "vocab_size": 11}))
+    (small / "tokenizer.json").write_text((home / "bert" / "tokenizer.json").read_text())
     for options, said in (
         (["--method.ratio", "5"], "ratio must divide"),
         (["--data.length", "40"], "at most 32 tokens"),
@@ -188,8 +193,11 @@ def test_mistakes(home, run, tmp_path, capsys):
         (["--data.text", "words"], "line 1 must name a column 'words' once"),
         (["--data.validation", "0"], "data.validation must be above 0"),
         (["--batch-size", "0"], "batch_size must be at least 1"),
+        (["--save-every", "0"], "save_every must be a positive whole number"),
         (["--epochs", "-1"], "epochs must be positive"),
         (["--warmup", "2"], "warmup must be a share"),
+        (["--test", home / "words.tsv"], "none is left"),
+        (["--backbone", small], "has 12 tokens, the network beside it 11"),
         (["--test", str(test)], "line 3 has label 'middling', must be one of bad, good"),
         (["--backbone", str(tmp_path / "none")], "must be minilm or a directory"),
         (["--resume", "--overwrite"], "give one of them"),
@@ -199,8 +207,34 @@ def test_mistakes(home, run, tmp_path, capsys):
     assert "holds a run of 48 steps" in complaint(command(home, run), capsys)
     tested = complaint(command(home, run, "--resume", "--test", home / "words.tsv"), capsys)
     assert "data.tested None -> 'another file'" in tested
+    more = small_bert.table(tmp_path / "more.tsv", small_bert.sentences(241))
+    told = complaint([*command(home, run, *EPOCHS, "--resume"), "--data", more], capsys)
+    assert "a resumed run keeps its texts" in told
     assert "lr 0.02 -> 0.1" in complaint(command(home, run, "--resume", "--lr", "0.1"), capsys)
     assert "see jaxdiff classify" in complaint(["inspect", run], capsys)
+
+
+def test_overwrite_keeps_a_run_where_the_network_cannot_be_read(home, run, tmp_path, capsys):
+    """The run is removed when all else is read, and not before."""
+    import shutil
+
+    copy, torn = tmp_path / "copy", tmp_path / "torn"
+    shutil.copytree(run, copy)
+    shutil.copytree(home / "bert", torn)
+    (torn / "model.safetensors").write_bytes(b"torn")
+    given = [*command(home, copy, "--steps", "1", "--overwrite"), "--backbone", torn]
+    assert "cannot be read" in complaint(given, capsys)
+    assert checkpoint.finished_steps(rundir.checkpoints(copy))
+    assert rundir.test_result(copy).exists()
+
+
+@pytest.mark.slow
+def test_a_ladder_that_starts_by_what_matters(home, tmp_path):
+    """The whole way with Fisher information: better than chance by two standard errors."""
+    options = ["--method.start", "fisher", "--method.examples", "40", "--method.mix", "sum"]
+    assert main(command(home, tmp_path / "run", *options, *EPOCHS)) == 0
+    result = json.loads(rundir.test_result(tmp_path / "run").read_text())
+    assert result["accuracy"] > 0.7
 
 
 def test_mistakes_of_classify(run, home, tmp_path, capsys):

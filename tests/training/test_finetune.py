@@ -14,6 +14,7 @@ from jaxdiff.config import finetuning
 from jaxdiff.config.finetuning import FinetuneConfig, MethodConfig, TextConfig
 from jaxdiff.data.text import Batches, Tokens
 from jaxdiff.models.transformer import Transformer
+from jaxdiff.models.tuning import paths
 from jaxdiff.training import finetune, make_train_step, optim
 
 WIDTH, HIDDEN, DEPTH, HEADS, LENGTH, VOCAB = 16, 32, 2, 2, 12, 19
@@ -93,6 +94,12 @@ def test_a_ladder_without_a_block():
     assert trained == COUNTS["lst"] + CLASSES - (SIDE + dense(WIDTH, W) + 1)
 
 
+def test_a_ladder_without_gates():
+    """The rungs are as large but for their gates."""
+    trained = sum(a.size for a in shapes("lst", mix="sum").params.values())
+    assert trained == COUNTS["lst"] + CLASSES - DEPTH
+
+
 def test_a_ladder_with_fewer_heads_is_as_large():
     """Its width is divided otherwise; a head for each of its four channels."""
     for heads in (1, 4):
@@ -102,25 +109,56 @@ def test_a_ladder_with_fewer_heads_is_as_large():
         shapes("lst", heads=3)
 
 
-def test_a_ladder_that_starts_from_rows_of_the_network():
-    """The first block's largest queries, keys and values together, by brute force in numpy."""
-    config = config_of("lst", start="pruned")
+@pytest.mark.parametrize("start", ["pruned", "fisher"])
+def test_a_ladder_that_starts_from_rows_of_the_network(start):
+    """The first block's largest queries, keys and values together, or the most important ones, by
+    brute force in numpy."""
+    config = config_of("lst", start=start)
     classifier = finetuning.build_classifier(config, NET)
-    state = finetuning.build_state(config, classifier, 10)
+    weights = None
+    if start == "fisher":
+        shape = shapes("lst").aux
+        rng = np.random.default_rng(3)
+        weights = {
+            p.removeprefix("params/net/backbone/"): rng.exponential(size=v.shape)
+            for p, v in shape.items()
+        }
+    tree = None if weights is None else paths.nested(weights)
+    state = finetuning.build_state(config, classifier, 10, importance=tree)
     own = {p.removeprefix("params/net/backbone/"): np.asarray(v) for p, v in state.aux.items()}
+    weights = own if weights is None else weights
     side = {p.removeprefix("params/net/ladder/side/"): v for p, v in state.params.items()}
 
     def best(kernel, count):
         return np.sort(np.argsort(np.abs(kernel).sum(0))[-count:])
 
-    kept = best(own["tokens/embedding"], W)
+    kept = best(weights["tokens/embedding"], W)
     for table in ("positions/table", "norm_in/scale"):
         np.testing.assert_allclose(side[table], own[table][..., kept], rtol=1e-6)
     names = [f"block_0/attention/{name}/kernel" for name in ("query", "key", "value")]
-    product = np.prod([own[name][kept] for name in names], axis=0)
+    product = np.prod([weights[name][kept] for name in names], axis=0)
     for name in names:  # the start is drawn twice in the program, with other rounding
         np.testing.assert_allclose(side[name], own[name][kept][:, best(product, W)], rtol=1e-6)
     assert not set(side) & {"tokens/embedding", "types/embedding"}
+
+
+def test_importance_by_the_chain_rule():
+    """The last norm's bias moves all tokens, so the text, by as much: -log p_y has the slope
+    W (p - y) by it, p the chances that the head W gives, here in numpy."""
+    _, classifier, state = begun("lst")
+    params = finetune.whole(state.params, state.aux)["params"]["net"]["backbone"]
+    batch, key = texts(6), jax.random.key(5)
+    found = finetune.importance(key, classifier, params, batch.tokens, batch.labels)
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, params)
+    head = np.asarray(jax.nn.initializers.lecun_normal()(key, (WIDTH, 3)), np.float64)
+    h = np.asarray(NET.apply({"params": params}, *batch.tokens), np.float64)
+    seen = batch.tokens.mask[..., None]
+    logits = ((h * seen).sum(1) / seen.sum(1)) @ head
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    slopes = (chances - np.eye(3)[batch.labels]) @ head.T
+    wanted = np.sum(slopes**2, axis=0)
+    got = found["block_1"]["norm_perceptron"]["bias"]
+    np.testing.assert_allclose(got, wanted, rtol=1e-4)  # of float32 through two blocks
 
 
 QUICK = ("lst", "lora")
@@ -217,8 +255,12 @@ def test_mistakes():
         shapes("lst", ratio=3)
     with pytest.raises(ValueError, match=r"method.dropped must be of 0..1, got 3"):
         shapes("lst", dropped=(3,))
-    with pytest.raises(ValueError, match=r"blocks must be one or more"):
+    with pytest.raises(ValueError, match=r"method.dropped must leave one of the 2 blocks"):
         shapes("lst", dropped=(0, 1))
+    with pytest.raises(ValueError, match=r"method.examples must be a whole number .* got 0"):
+        shapes("lst", examples=0)
+    with pytest.raises(ValueError, match=r"method.prompts must be a whole number .* got 0"):
+        shapes("prompt", prompts=0)
     with pytest.raises(ValueError, match=r"rank must be a whole number of at least 1, got 0"):
         shapes("lora", rank=0)
     with pytest.raises(ValueError, match=r"at most 12 tokens, got 16"):

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from jaxdiff.data.text import table, vader
-from jaxdiff.data.text.labelled import Labelled, normalised, split, without
+from jaxdiff.data.text.labelled import Labelled, digest, normalised, split, without
 from jaxdiff.data.text.table import read_texts
 from jaxdiff.data.text.tokens import Batches, Tokenizer, Tokens, in_turn, read_tokenizer
 
@@ -13,6 +13,7 @@ __all__ = [
     "Labelled",
     "Tokenizer",
     "Tokens",
+    "digest",
     "in_turn",
     "load",
     "normalised",

@@ -1,6 +1,8 @@
 """Texts with classes, and their parts for training, validation and test."""
 
 import dataclasses
+import hashlib
+import json
 import unicodedata
 from collections.abc import Sequence
 
@@ -9,7 +11,7 @@ import numpy as np
 from jaxdiff import arrays
 from jaxdiff.data import order
 
-__all__ = ["Labelled", "normalised", "split", "without"]
+__all__ = ["Labelled", "digest", "normalised", "split", "without"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,7 +87,9 @@ def split(
         ("validation", "test"), (validation, test), parts[1:], strict=True
     ):
         if share > 0 and not len(part):
-            raise ValueError(f"{name}={share} of {len(groups)} texts of {data.name} is none")
+            raise ValueError(
+                f"{name}={share} of {len(groups)} distinct texts of {data.name} is none"
+            )
     missing = sorted(set(range(len(data.classes))) - set(parts[0].labels.tolist()))
     if missing:
         name, count = data.classes[missing[0]], int(np.sum(data.labels == missing[0]))
@@ -99,6 +103,12 @@ def _spread(n: int, share: float) -> np.ndarray:
     """Which of n in a row are taken, evenly, so that the first k hold share * k, rounded down."""
     taken = np.floor(share * np.arange(n + 1) + 1e-9)  # .1 * 30 must not be a hair below 3
     return np.diff(taken) > 0
+
+
+def digest(*parts: Labelled) -> str:
+    """What tells texts and labels from others: a SHA-256 of them in their order."""
+    whole = [[part.texts, part.labels.tolist(), part.classes] for part in parts]
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
 
 def without(data: Labelled, other: Sequence[str]) -> Labelled:

@@ -42,6 +42,8 @@ def read(
             that is not among `classes`; or there are no texts, or all are of one class.
     """
     path = Path(path).expanduser()
+    if text == label:
+        raise ValueError(f"text and label must be two columns, got {text!r} for both")
     texts, labels = [], []
     for line, (words, name) in _rows(path, (text, label)):
         if not name:

@@ -58,6 +58,11 @@ class Tokenizer:
             mask[row, : len(encoded.ids)] = True
         return Tokens(ids, mask)
 
+    @property
+    def count(self) -> int:
+        """The number of tokens that a table must have rows for."""
+        return 1 + max(self.inner.get_vocab().values())
+
     def count_cut(self, texts: Sequence[str]) -> int:
         """How many of the texts are longer than the length."""
         return sum(bool(encoded.overflowing) for encoded in self.inner.encode_batch(list(texts)))

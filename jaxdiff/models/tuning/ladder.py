@@ -45,7 +45,8 @@ class Ladder:
 
     Not a module: equal fields make equal values, and its variables are {"params": {"backbone":
     ..., "ladder": {"side": ..., "rungs": {block: {"kernel", "bias", "gate"}}, "up": ...}}}, gates
-    where there are any. The gradient by the backbone's parameters is exactly 0, its dropout off; gradients by x flow on.
+    where there are any. The gradient by the backbone's parameters is exactly 0, its dropout off;
+    gradients by x flow on.
 
     Attributes:
         backbone: any network.

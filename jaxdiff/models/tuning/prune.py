@@ -153,8 +153,9 @@ def _best(matrices: list[Array], group: tuple[str, ...], ratio: int) -> Array:
     outputs = matrices[0].shape[-1]
     if outputs % ratio:
         raise ValueError(f"ratio must divide the {outputs} outputs of {group[0]}, got {ratio}")
-    product = matrices[0]
-    for matrix in matrices[1:]:
-        product = product * matrix
+    product = jnp.ones(())
+    for matrix in matrices:  # squared gradients are small: three of them would come to 0
+        size = jnp.max(jnp.abs(matrix))
+        product = product * (matrix / jnp.where(size > 0, size, 1))
     size = jnp.sum(jnp.abs(product), axis=0)
     return jnp.sort(jax.lax.top_k(size, outputs // ratio)[1])

@@ -89,7 +89,7 @@ def test_bad_shares():
     with pytest.raises(ValueError, match=r"seed must lie in"):
         split(data, seed=-1)
     few = Labelled(tuple("abcdefgh"), np.arange(8) % 2, ("x", "y"))
-    with pytest.raises(ValueError, match=r"test=0.1 of 8 texts of data is none"):
+    with pytest.raises(ValueError, match=r"test=0.1 of 8 distinct texts of data is none"):
         split(few, validation=0.2)
 
 

@@ -55,6 +55,17 @@ def test_layers_are_pruned_in_order(by):
             np.testing.assert_array_equal(block[branch][name][part], wanted)
 
 
+def test_small_importances_are_told_apart():
+    """Which rows stay does not depend on the unit of importance, such as 1e-16: the cube of that
+    is not a float32."""
+    params = trained(NET, ARGS)
+    importance = jax.tree.map(jnp.square, filled(params, seed=7))
+    small = jax.tree.map(lambda a: 1e-16 * a, importance)
+    plan = tuning.transformer_plan(NET)
+    found, wanted = (tuning.prune(params, plan, 2, by) for by in (small, importance))
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_what_is_left_is_a_side_network(norm, key):
     """Its shapes are those of the narrow network; the ladder begins with its numbers."""
