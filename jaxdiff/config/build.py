@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdiff import data, losses, schedules, training
+from jaxdiff import arrays, data, losses, schedules, training
 from jaxdiff.config.fields import Config, DataConfig
 from jaxdiff.config.loss import build_loss, build_validation
 from jaxdiff.config.model import (
@@ -104,6 +104,7 @@ def _check_shape(config: Config, shape: tuple[int, ...]) -> None:
 def build_optimizer(config: Config) -> Any:
     """The optimiser, of unit learning rate; where a network is tuned, for what is trained of it."""
     part = config.optimizer
+    arrays.check_range("optimizer.lr", part.lr, 0, np.inf)
     optimizer = getattr(training, part.name)(
         b1=part.b1, b2=part.b2, eps=part.eps, clip=part.clip, weight_decay=part.weight_decay
     )
@@ -122,13 +123,13 @@ def ema_decays(config: Config) -> Any:
     """
     part = config.optimizer
     decays = (part.ema_decay, *part.more_ema_decays)
-    if not all(0 <= decay <= 1 for decay in decays):
-        raise ValueError(f"optimizer: decays of averages must lie in [0, 1], got {decays}")
+    for decay in decays:
+        arrays.check_range("optimizer: decays of averages", decay, 0, 1)
+    if not part.more_ema_decays and not part.power_widths:
+        return part.ema_decay
     for what, given in (("decays", decays), ("widths", part.power_widths)):
         if len(set(given)) < len(given):
             raise ValueError(f"optimizer: {what} of averages must differ, got {given}")
-    if not part.more_ema_decays and not part.power_widths:
-        return part.ema_decay
     powers = {f"width {width!r}": training.ema.power(width) for width in part.power_widths}
     return {repr(decay): decay for decay in decays} | powers
 

@@ -1,0 +1,147 @@
+"""Configurations of a study: one for each member, and which members can share a program.
+
+What differs between members is named as on the command line, "optimizer.lr". A number that only
+enters formulas is traced, and members that differ in such numbers alone are one group; names,
+sizes, and numbers that a program's structure depends on, make further groups.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.config import build
+from jaxdiff.config.codec import from_json, to_json
+from jaxdiff.config.fields import Config
+
+__all__ = ["Group", "groups", "member", "traceable", "with_values"]
+
+
+_OF_THE_STUDY = {f"training.{name}" for name in ("steps", "seconds", "log_every", "save_every")}
+
+
+class Group(NamedTuple):
+    """Members that share a program.
+
+    Attributes:
+        config: that of the first, for what all have in common.
+        members: their places in the study.
+        traits: for each, the numbers that are traced, by dotted name.
+    """
+
+    config: Config
+    members: tuple[int, ...]
+    traits: tuple[dict[str, Any], ...]
+
+
+def member(config: Config, values: Mapping[str, Any]) -> Config:
+    """The configuration with values by dotted names in it, every one checked.
+
+    Raises:
+        ValueError: no such name, a value of the wrong type, or one that training would refuse.
+    """
+    tree = to_json(config)
+    for name, value in values.items():
+        *path, last = name.split(".")
+        place: Any = tree
+        for part in path:
+            place = place.get(part) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or not path:
+            raise ValueError(f"{name}: must be a dotted name such as optimizer.lr")
+        if f"{path[0]}.{last}" in _OF_THE_STUDY or path[0] == "data":
+            raise ValueError(f"{name}: is one for all members; say it on the command line")
+        place[last] = value
+    made = from_json(tree)
+    build.build_step(made)  # whose factories check their numbers
+    build.ema_decays(made)
+    return made
+
+
+def with_values(config: Any, values: Mapping[str, Any]) -> Any:
+    """The same with numbers that may be traced, unchecked."""
+    for name, value in values.items():
+        config = _put(config, name.split("."), value)
+    return config
+
+
+def _put(node: Any, path: Sequence[str], value: Any) -> Any:
+    first, *rest = path
+    if isinstance(node, dict):
+        return {**node, first: value}  # options of a factory, which hold no parts
+    new = _put(getattr(node, first), rest, value) if rest else value
+    return dataclasses.replace(node, **{first: new})
+
+
+def traceable(config: Config, values: Mapping[str, Any], batch: Any) -> tuple[str, ...]:
+    """Which of a member's values can be traced: found out by tracing its training step.
+
+    Args:
+        config: the member's.
+        values: by dotted name.
+        batch: one batch, or its shapes.
+    """
+    return tuple(name for name in values if _can_trace(config, name, values[name], batch))
+
+
+def _can_trace(config: Config, name: str, value: Any, batch: Any) -> bool:
+    if not _is_number(value):
+        return False
+
+    def trial(value: Any, batch: Any) -> Any:
+        traced = with_values(config, {name: value})
+        return build.build_step(traced)(build.build_state(traced), batch)
+
+    try:
+        jax.eval_shape(trial, jnp.asarray(value), batch)
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError, TypeError):
+        return False  # a size, a branch, or a place in a structure
+    return True
+
+
+def groups(config: Config, points: Sequence[Mapping[str, Any]], batch: Any) -> list[Group]:
+    """The groups of a study, as few as there can be.
+
+    Args:
+        config: what members begin from, as `build_data` returns it.
+        points: the values of each member by dotted name.
+        batch: one batch, or its shapes.
+
+    Returns:
+        Groups in the order of their first members.
+
+    Raises:
+        ValueError: naming the member whose values do not fit.
+    """
+    kinds: dict[str, tuple[str, ...]] = {}
+    found: dict[str, list[int]] = {}
+    configs = []
+    for i, point in enumerate(points):
+        try:
+            configs.append(member(config, point))
+        except ValueError as error:
+            told = ", ".join(f"{name} {value}" for name, value in point.items())
+            raise ValueError(f"member {i} ({told}): {error}") from error
+        # Whether a number can be traced depends on what else is chosen: asked once for each choice.
+        kind = _key({n: v for n, v in point.items() if not _is_number(v)})
+        if kind not in kinds:
+            kinds[kind] = traceable(configs[i], point, batch)
+        fixed = _key({n: v for n, v in point.items() if n not in kinds[kind]})
+        found.setdefault(f"{kind} {fixed}", []).append(i)
+    made = []
+    for first, *rest in found.values():
+        names = kinds[_key({n: v for n, v in points[first].items() if not _is_number(v)})]
+        places = (first, *rest)
+        traits = tuple({n: points[i][n] for n in names} for i in places)
+        made.append(Group(configs[first], places, traits))
+    return made
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _key(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True)

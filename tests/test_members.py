@@ -1,0 +1,115 @@
+"""Members of a study as configurations, grouped by what their programs must know.
+
+Truth: the same training alone, by the configuration that a member is.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff import config as configs
+from jaxdiff import study
+from jaxdiff.config import build, members, preset
+
+BATCH = {"x": np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)}
+
+
+def base():
+    config = preset("mlp")
+    return dataclasses.replace(
+        config,
+        model=configs.MLPConfig(width=8, depth=1),
+        data=dataclasses.replace(config.data, shape=(2,)),
+        training=dataclasses.replace(config.training, batch_size=8),
+    )
+
+
+POINTS = [
+    {"optimizer.lr": 1e-3, "optimizer.ema_decay": 0.9, "training.seed": 0, "model.depth": 1,
+     "optimizer.weight_decay": 0.0, "optimizer.warmup": 2, "schedule.name": "cosine"},
+    {"optimizer.lr": 3e-3, "optimizer.ema_decay": 0.5, "training.seed": 1, "model.depth": 1,
+     "optimizer.weight_decay": 0.1, "optimizer.warmup": 0, "schedule.name": "cosine"},
+    {"optimizer.lr": 2e-3, "optimizer.ema_decay": 0.5, "training.seed": 1, "model.depth": 2,
+     "optimizer.weight_decay": 0.1, "optimizer.warmup": 5, "schedule.name": "cosine"},
+    {"optimizer.lr": 2e-3, "optimizer.ema_decay": 0.5, "training.seed": 1, "model.depth": 1,
+     "optimizer.weight_decay": 0.1, "optimizer.warmup": 5, "schedule.name": "linear_vp"},
+]  # fmt: skip
+
+
+def test_grouped_by_what_must_be_static():
+    found = members.groups(base(), POINTS, BATCH)
+    assert [group.members for group in found] == [(0, 1), (2,), (3,)]
+    traced = {"optimizer.lr", "optimizer.ema_decay", "training.seed", "optimizer.weight_decay"}
+    assert set(found[0].traits[0]) == traced | {"optimizer.warmup"}
+    assert found[0].traits[1]["optimizer.lr"] == 3e-3
+    assert found[1].config.model.depth == 2
+    assert found[2].config.schedule.name == "linear_vp"
+
+
+def test_options_of_schedules_and_weights_are_traced():
+    points = [
+        {"schedule.options.offset": offset, "loss.weight_options.gamma": gamma}
+        for offset, gamma in ((0.008, 5.0), (0.02, 1.0))
+    ]
+    loss = dataclasses.replace(base().loss, weight="min_snr")
+    (group,) = members.groups(dataclasses.replace(base(), loss=loss), points, BATCH)
+    assert group.members == (0, 1)
+    assert set(group.traits[0]) == set(points[0])
+
+
+@pytest.mark.parametrize("layout", list(study.population.LAYOUTS))
+def test_a_member_is_its_configuration_trained_alone(layout):
+    """Two steps of Adam; tolerances as in tests/study/test_population.py."""
+    group = members.groups(base(), POINTS, BATCH)[0]
+    ours = study.population.begin(
+        layout,
+        lambda traits: build.build_state(members.with_values(group.config, traits)),
+        lambda traits: build.build_step(members.with_values(group.config, traits)),
+        group.traits,
+    )
+    for _ in range(2):
+        ours.advance([BATCH] * 2)
+    states = ours.states()
+    for place, i in enumerate(group.members):
+        alone = members.member(base(), POINTS[i])
+        state, step = (
+            jax.jit(lambda c=alone: build.build_state(c))(),
+            jax.jit(build.build_step(alone)),
+        )
+        for _ in range(2):
+            state, _ = step(state, BATCH)
+        mine = study.population.unstacked(states, place)
+        for a, b in zip(jax.tree.leaves(mine.params), jax.tree.leaves(state.params), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        for a, b in zip(jax.tree.leaves(mine.ema), jax.tree.leaves(state.ema), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"optimizer.lr": -1.0}, r"member 1 .*optimizer.lr must lie in"),
+        ({"optimizer.ema_decay": 2.0}, "decays of averages must lie in"),
+        ({"optimizer.weight_decay": -0.1}, "weight_decay must lie in"),
+        ({"optimizer.speed": 1.0}, "optimizer must be one of .*speed"),
+        ({"lr": 1.0}, "lr: must be a dotted name"),
+        ({"optimizer.lr.peak": 1.0}, "must be a dotted name"),
+        ({"schedule.name": "cosinus"}, "schedule.name must be one of"),
+        ({"training.steps": 10}, "training.steps: is one for all members"),
+        ({"data.labels": False}, "is one for all members"),
+        ({"model.depth": 1.5}, "model.depth must be a whole number"),
+    ],
+)
+def test_refuses(values, words):
+    with pytest.raises(ValueError, match=words):
+        members.groups(base(), [POINTS[0], {**POINTS[0], **values}], BATCH)
+
+
+def test_values_may_be_traced():
+    lr = jax.jit(lambda v: members.with_values(base(), {"optimizer.lr": v}).optimizer.lr)(3.0)
+    assert float(lr) == 3
+    options = members.with_values(base(), {"loss.weight_options.gamma": jnp.float32(2)})
+    assert float(options.loss.weight_options["gamma"]) == 2
