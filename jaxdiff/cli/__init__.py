@@ -7,6 +7,7 @@ Mistakes of the user end with one line on stderr and status 2, Ctrl-C with 130.
 import functools
 import importlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -82,6 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as ending:  # the parser's, after --help or a mistake that it has explained
         return ending.code if isinstance(ending.code, int) else 2
     except KeyboardInterrupt:
+        if arguments is None:  # a compiled program that still runs would crash Python's own end
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
         return 130
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -66,6 +67,9 @@ def main(arguments: Sequence[str]) -> int:
         ("--pictures", args.pictures, _PICTURES),
     ):
         outputs.check(flag, path, endings)
+    given = [Path(source).resolve() for source in (args.file, args.reference) if source]
+    if args.out is not None and args.out.resolve() in given:
+        raise ValueError(f"--out would replace the points in {args.out}: give it another name")
     if args.seed < 0:
         raise ValueError(f"--seed must not be negative, got {args.seed}")
     if args.reduce and args.reference is not None:
@@ -73,15 +77,19 @@ def main(arguments: Sequence[str]) -> int:
     x = _thinned(load_points(args.file), args.limit)
     other = None if args.reference is None else _thinned(load_points(args.reference), args.limit)
     shown = x if other is None else other
+    if args.pictures is not None and shown.ndim == 3:
+        shown = shown[..., None]
     if args.pictures is not None and (shown.ndim != 4 or shown.shape[-1] not in (1, 3, 4)):
-        raise ValueError(f"--pictures needs images [N, H, W, C], got {list(shown.shape)}")
+        raise ValueError(
+            f"--pictures needs images [N, H, W, C] or [N, H, W], got {list(shown.shape)}"
+        )
     flat = [None if a is None else a.reshape(len(a), -1) for a in (x, other)]
     key = jax.random.key(args.seed)
     counts = {args.metric: _counted(*flat, args, key)}
     for name in args.reduce:
         how = {"k": args.k, "candidates": min(args.candidates, len(x) - 1), "metric": args.metric}
         index = hubness.reduced(flat[0], by=name, key=key, **how).index
-        counts[name] = np.bincount(np.ravel(index), minlength=len(x))
+        counts[name] = np.bincount(np.ravel(_waited(index)), minlength=len(x))
     measures = {
         name: hubness.measure(n, k=args.k, hub_size=args.hub_size) for name, n in counts.items()
     }
@@ -100,7 +108,14 @@ def _thinned(x: np.ndarray, limit: int | None) -> np.ndarray:
 
 
 def _counted(x: np.ndarray, other: np.ndarray | None, args: Hubness, key: jax.Array) -> np.ndarray:
-    return np.asarray(hubness.k_occurrence(x, other, k=args.k, metric=args.metric, key=key))
+    return _waited(hubness.k_occurrence(x, other, k=args.k, metric=args.metric, key=key))
+
+
+def _waited(found: jax.Array) -> np.ndarray:
+    """Waits in Python, where Ctrl-C is heard."""
+    while not found.is_ready():
+        time.sleep(0.05)
+    return np.asarray(found)
 
 
 def _write(args: Hubness, counts: dict[str, np.ndarray], shown: np.ndarray) -> None:

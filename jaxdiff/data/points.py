@@ -21,7 +21,7 @@ def load_points(source: str | os.PathLike) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, or holds no real numbers [N, ...].
+        ValueError: it cannot be read, or holds no real numbers [N, ...] of float32.
     """
     path = Path(source).expanduser()
     if path.suffix == ".npz" and path.is_file():
@@ -34,4 +34,10 @@ def load_points(source: str | os.PathLike) -> np.ndarray:
         raise ValueError(
             f"{path.name} must hold real numbers [N, ...], got {x.dtype} {list(x.shape)}"
         )
-    return x.astype(np.float32)
+    with np.errstate(over="ignore"):
+        single = x.astype(np.float32)
+    if np.isinf(single).any() and not np.isinf(x).any():
+        raise ValueError(
+            f"{path.name} must hold numbers of float32, got up to {np.abs(x).max():.3g}"
+        )
+    return single

@@ -1,6 +1,10 @@
 """`jaxdiff hubness` against scikit-learn's neighbours, read back from the files that it writes."""
 
 import csv
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -60,6 +64,36 @@ def test_data_that_train_reads(tmp_path):
     assert np.load(out).sum() == 150 * 5
 
 
+def test_grey_images_without_channels(tmp_path):
+    np.save(tmp_path / "x.npy", X[..., 0])
+    picture = tmp_path / "p.png"
+    assert main(["hubness", str(tmp_path / "x.npy"), "--pictures", str(picture)]) == 0
+    assert picture.stat().st_size > 1000
+
+
+def test_points_are_not_replaced_by_their_counts(tmp_path, capsys):
+    path = tmp_path / "x.npy"
+    np.save(path, X)
+    assert "--out would replace" in complaint(["hubness", path, "--out", path], capsys)
+    np.testing.assert_array_equal(np.load(path), X)
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_heard_while_a_program_runs(tmp_path):
+    """It ends at once, by 130 and not by a crash of what still runs; compilation is waited for."""
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60_000, 64)))
+    command = [sys.executable, "-m", "jaxdiff", "hubness", str(tmp_path / "x.npy")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        time.sleep(8)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert not out
+    assert not errors
+    assert time.monotonic() - began < 20
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -86,6 +120,10 @@ def test_mistakes_in_files(tmp_path, capsys):
     )
     np.savez(flat, x=np.full((5, 3), np.nan))
     assert "x must be finite" in complaint(["hubness", flat, "--k", "2"], capsys)
+    np.savez(flat, x=np.full((5, 3), 1e200))
+    assert "numbers of float32, got up to 1e+200" in complaint(
+        ["hubness", flat, "--k", "2"], capsys
+    )
     np.savez(flat, x=np.array([["a"]]))
     assert "must hold real numbers" in complaint(["hubness", flat], capsys)
     np.save(tmp_path / "line.npy", np.zeros(4))
