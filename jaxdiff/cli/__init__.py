@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "likelihood": "how probable real data are to a model: bits/dim with their errors",
     "finetune": "tune a trained network to labelled texts, by few parameters or all",
     "classify": "tell the classes of texts by a tuned network",
+    "study": "train many members that differ in hyperparameters, as few programs",
     "probe": "which position methods of transformers can count",
     "hubness": "count how often each point is a neighbour of the others",
     "export": "write a run's sampler as a program that plain JAX runs, here or elsewhere",

@@ -15,7 +15,7 @@ from jaxdiff.data import Dataset
 from jaxdiff.samplers import example_keys, sample
 from jaxdiff.training import TrainState, rundir
 
-__all__ = ["ENOUGH", "Monitor"]
+__all__ = ["ENOUGH", "Monitor", "draw", "heldout_batches"]
 
 ENOUGH = 500  # samples from which a Frechet distance says something
 _SHOWN = 64
@@ -33,7 +33,7 @@ class Monitor:
         self._config, self._out = config, out
         part = config.training
         self._heldout = build.load_data(config.data, "heldout")
-        self._batches = _batches(self._heldout, part.batch_size, part.heldout, config)
+        self._batches = heldout_batches(self._heldout, part.batch_size, part.heldout, config)
         self._validate = jax.jit(build.build_validation(config))
 
     def __call__(self, state: TrainState) -> dict[str, float]:
@@ -51,7 +51,7 @@ class Monitor:
 
     def _look(self, weights: Any, step: int) -> dict[str, float]:
         """Draws samples, and pictures them; their distance where they are enough."""
-        x, labels = self._draw(weights)
+        x, labels = draw(self._config, weights)
         folder = rundir.samples(self._out)
         folder.mkdir(exist_ok=True)
         if x.ndim == 4:
@@ -62,26 +62,32 @@ class Monitor:
         real = self._heldout.images(max(len(x), ENOUGH))
         return {"frechet": metrics.frechet_distance(metrics.pixels(x), metrics.pixels(real))}
 
-    def _draw(self, weights: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """Samples by the configured sampler, batch by batch of training's size."""
-        config, part = self._config, self._config.sampling
-        n, size = config.training.samples, config.training.batch_size
-        counts = config.data.label_counts
-        labels = spread_labels(counts, n) if counts else None
-        grid = build.build_grid(config, part.grid, part.steps)
-        sampler, parts = build.build_sampler(part.sampler), []
-        for first in range(0, n, size):
-            keys = example_keys(jax.random.key(0), size, first)
-            chosen = None
-            if labels is not None:
-                chosen = jnp.asarray(np.resize(labels[first : first + size], size))
-            denoise = build.build_denoise(config, weights, chosen)
-            x = sample(keys, denoise, grid, (size, *config.data.shape), sampler=sampler)
-            parts.append(np.asarray(x))
-        return np.clip(np.concatenate(parts)[:n], -1, 1), labels
+
+def draw(config: Config, weights: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Samples by the configured sampler, as many as configured, and their labels.
+
+    Batch by batch of training's size, by equal noise for all who ask.
+    """
+    part = config.sampling
+    n, size = config.training.samples, config.training.batch_size
+    counts = config.data.label_counts
+    labels = spread_labels(counts, n) if counts else None
+    grid = build.build_grid(config, part.grid, part.steps)
+    sampler, parts = build.build_sampler(part.sampler), []
+    for first in range(0, n, size):
+        keys = example_keys(jax.random.key(0), size, first)
+        chosen = None
+        if labels is not None:
+            chosen = jnp.asarray(np.resize(labels[first : first + size], size))
+        denoise = build.build_denoise(config, weights, chosen)
+        x = sample(keys, denoise, grid, (size, *config.data.shape), sampler=sampler)
+        parts.append(np.asarray(x))
+    return np.clip(np.concatenate(parts)[:n], -1, 1), labels
 
 
-def _batches(data: Dataset, batch_size: int, most: int, config: Config) -> list[dict[str, Any]]:
+def heldout_batches(
+    data: Dataset, batch_size: int, most: int, config: Config
+) -> list[dict[str, Any]]:
     """Held-out batches of one size, so that one program does; all of a small set at once."""
     size = min(batch_size, len(data))
     dealt = data.with_batches(size, seed=config.training.seed)

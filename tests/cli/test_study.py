@@ -1,0 +1,159 @@
+"""A study from its space to its best member, which is an ordinary run.
+
+Truth: `jaxdiff train` of the same configuration; the study without an interruption.
+"""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdiff.cli import main, runs, study, trials
+from jaxdiff.config import members
+from jaxdiff.training import interrupt, rundir
+from tests.cli.commands import SMALL, complaint, draw
+
+SPACE = """
+"optimizer.lr" = { log = [1e-3, 1e-1] }
+"training.seed" = [0, 1]
+"model.depth" = [1, 2]
+"""
+OPTIONS = [*SMALL[:2], *SMALL[4:], "--training.save-every", "4", "--training.batch-size", "16"]
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    path = tmp_path_factory.mktemp("space") / "space.toml"
+    path.write_text(SPACE)
+    return path
+
+
+def command(points, space, out, *more):
+    given = ["--members", "8", "--steps", "12", "--halving", "--factor", "2"]
+    return ["study", str(points), "--space", str(space), "--out", str(out), *given, *OPTIONS, *more]
+
+
+@pytest.fixture(scope="module")
+def done(points, space, tmp_path_factory):
+    out = tmp_path_factory.mktemp("studies") / "whole"
+    assert main(command(points, space, out)) == 0
+    return out
+
+
+def table(out):
+    with (out / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_results(done):
+    """8 members, halves after 12 / 8, 12 / 4 and 12 / 2 steps (2, 3, 6), and one to the end."""
+    rows = table(done)
+    assert [int(row["steps"]) for row in rows] == [12, 6, 3, 3, 2, 2, 2, 2]
+    assert sorted(int(row["member"]) for row in rows) == list(range(8))
+    decided = json.loads((done / "rungs.json").read_text())
+    for rung in decided[:-1]:
+        kept = [rung["scores"][str(m)] for m in rung["kept"]]
+        assert max(kept) <= min(s for m, s in rung["scores"].items() if int(m) not in rung["kept"])
+    assert (done / "parallel.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_best_is_the_training_alone(done, points, tmp_path):
+    """Twelve steps of Adam in float32; on several devices sums are of another order."""
+    best = runs.open_run(done / "best")
+    state = best.restore()
+    assert int(state.step) == 12
+    row = table(done)[0]
+    config = best.config
+    assert config.optimizer.lr == float(row["optimizer.lr"])
+    flags = ["--optimizer.lr", row["optimizer.lr"], "--training.seed", row["training.seed"]]
+    flags += ["--model.depth", row["model.depth"], "--steps", "12", "--out", str(tmp_path / "run")]
+    assert main(["train", str(points), *flags, *OPTIONS, "--training.devices", "1"]) == 0
+    alone = runs.open_run(tmp_path / "run").restore()
+    assert jax.tree.structure(alone) == jax.tree.structure(state)
+    for a, b in zip(jax.tree.leaves(state.ema), jax.tree.leaves(alone.ema), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    assert len(rundir.read_log(done / "best")) >= 1
+    assert draw(done / "best", tmp_path / "a.npz", "--n", "3")["x"].shape == (3, 2)
+    more = ["train", str(points), *flags[:-1], str(done / "best"), "--resume", *OPTIONS]
+    assert main([*more, "--steps", "14", "--training.devices", "1"]) == 0
+
+
+@pytest.mark.slow
+def test_interrupted_and_resumed_is_the_same(done, points, space, tmp_path, monkeypatch):
+    """Stopped at every third row of the log; sums of two layouts are of another order."""
+    out, count = tmp_path / "study", 0
+    tell = trials.population.columns
+
+    def stopping(seen):
+        nonlocal count
+        count += 1
+        if count % 3 == 0:
+            current.signal = 15
+        return tell(seen)
+
+    monkeypatch.setattr(trials.population, "columns", stopping)
+    for _ in range(20):
+        current = interrupt.Interrupt()
+        monkeypatch.setattr(study.interrupt, "catch", lambda c=current: _given(c))
+        assert main([*command(points, space, out, "--layout", "each"), "--resume"]) == 0
+        if (out / "results.csv").exists():
+            break
+    assert count > 3
+    ours, theirs = (
+        {row["member"]: (row["steps"], float(row["heldout_loss"])) for row in table(o)}
+        for o in (out, done)
+    )
+    assert {m: s for m, (s, _) in ours.items()} == {m: s for m, (s, _) in theirs.items()}
+    for member, (_, loss) in ours.items():
+        np.testing.assert_allclose(loss, theirs[member][1], rtol=1e-3)
+
+
+class _given:
+    """A context that gives what it is told."""
+
+    def __init__(self, caught):
+        self.caught = caught
+
+    def __enter__(self):
+        return self.caught
+
+    def __exit__(self, *error):
+        return None
+
+
+def test_mistakes(done, points, space, tmp_path, capsys):
+    good = command(points, space, tmp_path / "s")
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text('"optimizer.speed" = [1, 2]')
+    for change, words in (
+        (["--space", tmp_path / "none.toml"], "there is no file"),
+        (["--space", wrong], "optimizer must be one of"),
+        (["--members", "0"], "--members must be at least 1"),
+        (["--factor", "1"], "--factor must be at least 2"),
+        (["--design", "grid"], "a grid needs points"),
+        (["--out", done], "holds a study: --resume"),
+        (["--out", done, "--resume", "--steps", "13"], "same study, got other config, steps"),
+        (["--out", points], "must be a directory"),
+    ):
+        assert words in complaint([*good, *change], capsys)
+    assert not (tmp_path / "s").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("")
+    assert "is not empty" in complaint([*good, "--out", tmp_path / "other"], capsys)
+
+
+@pytest.mark.slow
+def test_a_member_that_fails_is_last(points, tmp_path):
+    """A learning rate of 1e30 gives no number in float32; the others go on."""
+    (tmp_path / "space.toml").write_text('"optimizer.lr" = [1e30, 1e-3]')
+    out = tmp_path / "s"
+    given = ["--design", "grid", "--steps", "6", *OPTIONS, "--optimizer.warmup", "0"]
+    given += ["--model.depth", "1"]
+    space = str(tmp_path / "space.toml")
+    assert main(["study", str(points), "--space", space, "--out", str(out), *given]) == 0
+    first, last = table(out)
+    assert float(first["optimizer.lr"]) == 1e-3
+    assert last["heldout_loss"] == ""
+    assert members.member(runs.open_run(out / "best").config, {}).optimizer.lr == 1e-3
