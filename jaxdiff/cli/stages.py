@@ -105,7 +105,7 @@ def source(out: Path | None, config: Config, abstract: Any, *, resume: bool) -> 
     Raises:
         FileNotFoundError: it is no run directory, or has no checkpoint.
         ValueError: heads on a network that is neither trained nor to be trained, another network,
-            or the very run that is to be written.
+            data of a shape that it cannot take, or the very run that is to be written.
     """
     part = config.variance
     if config.begins is None:
@@ -124,7 +124,16 @@ def source(out: Path | None, config: Config, abstract: Any, *, resume: bool) -> 
     other = [f"{name} {old} -> {new}" for name, (old, new) in changed if name.startswith(_KEPT)]
     if other:
         raise ValueError(f"a second stage keeps the network of its run, got {'; '.join(other)}")
-    jax.eval_shape(build.begin, abstract, build.averaged(run.config, run.abstract))
+    try:
+        jax.eval_shape(build.begin, abstract, build.averaged(run.config, run.abstract))
+    except ValueError as error:
+        old, new = (list(c.data.shape) for c in (run.config, config))
+        if old == new:
+            raise
+        raise ValueError(
+            f"the network of {run.path} is for examples {old}, those of {config.data.source} are"
+            f" {new}: {error}"
+        ) from error
     if training.latest_step(rundir.checkpoints(run.path)) is None:
         raise FileNotFoundError(f"--from {run.path} has no checkpoint")
     return run

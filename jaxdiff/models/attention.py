@@ -105,7 +105,7 @@ def weigh(
         [B, heads, N, M], never in half precision; rows that may see nothing are 0.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or a mask that is not bool.
     """
     if normalise not in NORMALISE:
         raise ValueError(f"normalise must be one of {', '.join(NORMALISE)}, got {normalise!r}")
@@ -117,6 +117,8 @@ def weigh(
     if bias is not None:
         scores = scores + bias.astype(wide)
     seen = jnp.ones((1, 1, 1, 1), bool) if mask is None else mask
+    if seen.dtype != bool:  # -inf of a mask to be added would count as True
+        raise ValueError(f"mask must be bool, got {seen.dtype}")
     return NORMALISE[normalise](scores, jnp.broadcast_to(seen, scores.shape))
 
 

@@ -200,6 +200,7 @@ class Transformer(nn.Module):
             ValueError: fields or inputs that do not fit together, before anything is computed.
         """
         _check(self, tokens, mask, memory)
+        _check_added(self, tokens, types, prefix)
         h = self._embedded(tokens, types)
         before = 0 if prefix is None else prefix.shape[0]
         if prefix is not None:
@@ -317,6 +318,9 @@ def _check(net: Transformer, tokens: Array, mask: Array | None, memory: Array | 
         if getattr(net, name) not in names:
             raise ValueError(f"{name} must be one of {', '.join(names)}, got {getattr(net, name)}")
     positions.split(net.positions)
+    for name in ("vocab", "width", "hidden", "inner", "length", "out"):
+        if getattr(net, name) is not None:
+            arrays.check_count(name, getattr(net, name))
     if net.heads < 1 or (net.inner or net.width) % net.heads:
         raise ValueError(
             f"heads={net.heads} must divide {'width' if net.inner is None else 'inner'}"
@@ -328,9 +332,18 @@ def _check(net: Transformer, tokens: Array, mask: Array | None, memory: Array | 
         raise ValueError("cross=True needs block='attention': gated units have no memory")
     if net.cross != (memory is not None):
         raise ValueError(f"memory must be given where cross is True only, cross={net.cross}")
-    wanted, whole = ("int [B, N]", True) if net.vocab else ("float [B, N, any]", False)
+    whole = net.vocab is not None
+    wanted = "int [B, N]" if whole else "float [B, N, any]"
     fits = tokens.ndim == (2 if whole else 3)
     if not fits or jnp.issubdtype(tokens.dtype, jnp.integer) != whole:
         raise ValueError(f"tokens must be {wanted}, got {tokens.dtype} {list(tokens.shape)}")
     if mask is not None and mask.shape[:2] != tokens.shape[:2]:
         raise ValueError(f"mask must begin as tokens {list(tokens.shape[:2])}, got {mask.shape}")
+
+
+def _check_added(net: Any, tokens: Array, types: Array | None, prefix: Array | None) -> None:
+    batch, wanted = list(tokens.shape[:2]), "where types > 0"
+    if types is not None and not (net.types and list(types.shape) == batch):
+        raise ValueError(f"types must be {batch} {wanted}, got {list(types.shape)} of {net.types}")
+    if prefix is not None and (prefix.ndim != 2 or prefix.shape[1] != net.width):
+        raise ValueError(f"prefix must be [P, {net.width}], got {list(prefix.shape)}")

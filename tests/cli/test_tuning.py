@@ -156,12 +156,20 @@ def test_parts_of_the_network_itself_are_trained(method, run, mirrored, tmp_path
             ["--method", "lst", "--from", "{run}", "--data.no-labels"],
             "is conditioned on 2 classes, {points} has none",
         ),
+        (
+            ["--method", "lst", "--from", "{run}"],
+            "the network of {run} is for examples [2], those of {wide} are [3]: the run is of",
+        ),
         (["--preset", "mlp", "--tuning.rank", "3"], "--tuning.* are of a trained network"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(arguments, words, run, tuned, points, tmp_path, capsys):
     names = {"run": run, "tmp": tmp_path, "tuned": tuned, "points": points}
-    command = ["train", points, *(a.format(**names) for a in arguments)]
+    names["wide"] = tmp_path / "wide.npz"
+    with np.load(points) as file:
+        np.savez(names["wide"], x=np.pad(file["x"], [(0, 0), (0, 1)]), y=file["y"])
+    data = names["wide" if "{wide}" in words else "points"]
+    command = ["train", data, *(a.format(**names) for a in arguments)]
     said = complaint([*command, "--out", tmp_path / "new", "--training.devices", "1"], capsys)
     assert words.format(**names) in " ".join(said.split())
     assert not (tmp_path / "new").exists()

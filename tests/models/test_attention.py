@@ -177,6 +177,16 @@ def test_slopes_in_half_precision_compiled(name):
     assert float(error) < 8 * unit * float(jnp.max(jnp.abs(wanted)))
 
 
+@pytest.mark.parametrize("how", NORMALISE)
+def test_masks_are_bool(how):
+    """A mask of 0 and -inf, to be added, would let everything through."""
+    query = jnp.asarray(QUERY)
+    with pytest.raises(ValueError, match=r"bool.* got (float32|int32)"):
+        attend(query, query, query, mask=jnp.zeros((1, 1, 1, 1)), normalise=how)
+    with pytest.raises(ValueError, match="mask must be bool, got int32"):
+        weigh(query, query, mask=jnp.ones((1, 1, 1, 1), jnp.int32), normalise=how)
+
+
 def _module(name="none", **how):
     part = positions.relative(name, heads=2, dim=4, span=(5,), causal=how.get("causal", False))
     return Attention(2, position=part, **how)

@@ -216,6 +216,12 @@ IDS = jnp.zeros((2, 5), int)
         ({}, {"mask": jnp.ones((2, 5), int)}, r"mask must be bool \[2, 5\]"),
         ({}, {"mask": jnp.ones((2, 4), bool)}, r"mask must begin as tokens \[2, 5\]"),
         ({}, {"mask": jnp.ones((2, 5, 4), bool)}, r"mask must be bool \[2, 5\]"),
+        ({"width": 0}, {}, "width must be a whole number of at least 1, got 0"),
+        ({"hidden": 0}, {}, "hidden must be a whole number of at least 1, got 0"),
+        ({"vocab": 0}, {}, "vocab must be a whole number of at least 1, got 0"),
+        ({}, {"types": jnp.ones((2, 5), int)}, r"types must be \[2, 5\] where types > 0, got"),
+        ({"types": 2}, {"types": jnp.ones((2, 4), int)}, r"types must be .* got \[2, 4\] of 2"),
+        ({}, {"prefix": jnp.ones((1, 3))}, r"prefix must be \[P, 8\], got \[1, 3\]"),
         ({"positions": "rotary", "inner": 6}, {}, "rotary positions on 1 axes need heads"),
     ],
 )

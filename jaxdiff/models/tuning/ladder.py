@@ -257,6 +257,7 @@ def narrow(net: nn.Module, ratio: int) -> nn.Module:
     Source: Sung et al. 2022, arXiv:2206.06522, section 3.2: ratio 8.
     """
     arrays.check_count("ratio", ratio)
+    ratio = int(ratio)
     inside = {name: value for name, value in vars(net).items() if isinstance(value, nn.Module)}
     inside = {name: value for name, value in inside.items() if name != "parent"}
     own = {name: getattr(net, name) for name in _WIDTHS if getattr(net, name, None) is not None}
