@@ -98,9 +98,10 @@ def blocks(
         start, query = inputs
         place = start + jnp.arange(rows)
         number = first + place
-        keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(number)
         own = number if among else jnp.full_like(number, -1)
-        index = _nearest(query, points, keys, own, k=k, several=several, metric=metric)
+        index = _nearest(
+            query, points, own, _seeds(key, number), k=k, several=several, metric=metric
+        )
         if not counts:
             return carry, (_far(_apart(query, reference, index, metric), scale, metric), index)
         real = (place < x.shape[0]) & (number < total)
@@ -152,7 +153,7 @@ def _slack(x: Array) -> float:
 
 
 def _nearest(
-    query: Array, points: _Points, keys: Array, own: Array, *, k: int, several: int, metric: str
+    query: Array, points: _Points, own: Array, seed: Array, *, k: int, several: int, metric: str
 ) -> Array:
     """Indices of the k nearest of a block of queries, [rows, k]; none is `own`."""
     query = jax.lax.stop_gradient(query)
@@ -169,42 +170,56 @@ def _nearest(
     lows = jnp.take_along_axis(low, groups, axis=2).reshape(rows, -1)
     place = jax.lax.top_k(-lows, several)[1]
     index = jnp.take_along_axis(member.reshape(rows, -1), place, axis=1)
-    apart, index = _in_order(_apart(query, points.at, index, metric), index, keys, k)
+    apart = _apart(query, points.at, index, metric)
 
-    furthest = apart[:, -1:]
+    furthest = _kth(apart, k)
     room = furthest + _slack(query) * jnp.abs(furthest)
-    room = room - points.share * jnp.sum(shifted**2, axis=-1, keepdims=True)
+    room = (room - points.share * jnp.sum(shifted**2, axis=-1))[:, None]
     unsure = jnp.maximum(jnp.sum(lows <= room, axis=-1), jnp.sum(least <= room, axis=-1)) > several
 
-    def settle(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        unsure, index = state
+    def settle(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        """Other candidates for one query: of all points, those at its k-th distance by lot."""
+        unsure, apart, index = state
         i = jnp.argmax(unsure)
         out = (numbers == own[i]) | jnp.isinf(points.seen)
-        apart = jnp.where(out, jnp.inf, _measured(query[i][None], points.at, metric))
-        return unsure.at[i].set(False), index.at[i].set(_of_all(apart, keys[i], k))
+        every = jnp.where(out, jnp.inf, _measured(query[i][None], points.at, metric))
+        last = _kth(every, k)
+        lots = jnp.where(every == last, _lots(seed[i], numbers), jnp.inf)
+        best = jax.lax.top_k(-jnp.where(every < last, -1, lots), several)[1]
+        return unsure.at[i].set(False), apart.at[i].set(every[best]), index.at[i].set(best)
 
-    return jax.lax.while_loop(lambda state: jnp.any(state[0]), settle, (unsure, index))[1]
-
-
-def _of_all(apart: Array, key: Array, k: int) -> Array:
-    """The k nearest by distances to all points, [M]."""
-    numbers = jnp.arange(apart.shape[0])
-    kth = -jnp.min(jax.lax.top_k(-apart, k)[0])
-    lots = jnp.where(apart == kth, _lots(key, numbers), jnp.where(apart < kth, -1, jnp.inf))
-    index = jax.lax.top_k(-lots, k)[1]
-    return _in_order(apart[index][None], index[None], key[None], k)[1][0]
+    state = (unsure, apart, index)
+    _, apart, index = jax.lax.while_loop(lambda state: jnp.any(state[0]), settle, state)
+    lots = _lots(seed[:, None], index)
+    return jax.lax.sort((apart, lots, index), dimension=-1, num_keys=2)[2][:, :k]
 
 
-def _in_order(apart: Array, index: Array, keys: Array, k: int) -> tuple[Array, Array]:
-    """The k nearest of candidates, [rows, any] in any order, nearest first."""
-    lots = jax.vmap(_lots)(keys, index)
-    apart, _, index = jax.lax.sort((apart, lots, index), dimension=-1, num_keys=2)
-    return apart[:, :k], index[:, :k]
+def _kth(apart: Array, k: int) -> Array:
+    """The k-th of distances; as a minimum, since XLA sorts all if top_k's result is cut."""
+    return -jnp.min(jax.lax.top_k(-apart, k)[0], axis=-1)
 
 
-def _lots(key: Array, index: Array) -> Array:
-    """What decides between points that are equally far: a number for each, by its index alone."""
-    return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(index)
+def _seeds(key: Array, number: Array) -> Array:
+    """A random word for each query, by its number."""
+    salt = jax.random.bits(key, (2,), jnp.uint32)
+    return _mixed(_mixed(number.astype(jnp.uint32) ^ salt[0]) ^ salt[1])
+
+
+def _lots(seed: Array, index: Array) -> Array:
+    """What decides between points that are equally far, in [0, 1): a hash of query and point.
+
+    Threefry would take longer to compile than all else here.
+
+    Source: Appleby's MurmurHash3, its last mixing.
+    """
+    spread = index.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
+    return (_mixed(spread ^ seed) >> 8).astype(jnp.float32) / 2**24
+
+
+def _mixed(h: Array) -> Array:
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        h = (h ^ (h >> shift)) * jnp.uint32(factor)
+    return h ^ (h >> 16)
 
 
 def _apart(query: Array, reference: Array, index: Array, metric: str) -> Array:
