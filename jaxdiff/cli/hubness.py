@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import tyro
 
-from jaxdiff import hubness, plots
+from jaxdiff import arrays, hubness, plots
 from jaxdiff.cli import outputs
 from jaxdiff.cli.say import show
 from jaxdiff.data import files, load_points
@@ -74,6 +74,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ValueError(f"--seed must not be negative, got {args.seed}")
     if args.reduce and args.reference is not None:
         raise ValueError("--reduce is of points among themselves: leave out --reference")
+    arrays.check_range("--hub-size", args.hub_size, 0, float("inf"), "()")
     x = _thinned(load_points(args.file), args.limit)
     other = None if args.reference is None else _thinned(load_points(args.reference), args.limit)
     shown = x if other is None else other
@@ -85,11 +86,9 @@ def main(arguments: Sequence[str]) -> int:
         )
     flat = [None if a is None else a.reshape(len(a), -1) for a in (x, other)]
     key = jax.random.key(args.seed)
-    counts = {args.metric: _counted(*flat, args, key)}
-    for name in args.reduce:
-        how = {"k": args.k, "candidates": min(args.candidates, len(x) - 1), "metric": args.metric}
-        index = hubness.reduced(flat[0], by=name, key=key, **how).index
-        counts[name] = np.bincount(np.ravel(_waited(index)), minlength=len(x))
+    # Rescaled ones first: mistakes in their options are told before anything is counted.
+    rescaled = {name: _rescaled(flat[0], name, args, key) for name in args.reduce}
+    counts = {args.metric: _counted(*flat, args, key), **rescaled}
     measures = {
         name: hubness.measure(n, k=args.k, hub_size=args.hub_size) for name, n in counts.items()
     }
@@ -109,6 +108,12 @@ def _thinned(x: np.ndarray, limit: int | None) -> np.ndarray:
 
 def _counted(x: np.ndarray, other: np.ndarray | None, args: Hubness, key: jax.Array) -> np.ndarray:
     return _waited(hubness.k_occurrence(x, other, k=args.k, metric=args.metric, key=key))
+
+
+def _rescaled(x: np.ndarray, by: str, args: Hubness, key: jax.Array) -> np.ndarray:
+    how = {"k": args.k, "candidates": min(args.candidates, len(x) - 1), "metric": args.metric}
+    index = hubness.reduced(x, by=by, key=key, **how).index
+    return np.bincount(np.ravel(_waited(index)), minlength=len(x))
 
 
 def _waited(found: jax.Array) -> np.ndarray:

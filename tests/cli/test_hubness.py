@@ -104,7 +104,7 @@ def test_ctrl_c_is_heard_while_a_program_runs(tmp_path):
         (["--metric", "manhattan"], "metric"),
         (["--reduce", "nicdm", "--reference", "digits"], "leave out --reference"),
         (["--reduce", "nicdm", "--metric", "inner"], "metric must be a distance"),
-        (["--hub-size", "0"], "hub_size"),
+        (["--hub-size", "0"], "--hub-size must lie in (0, inf), got 0"),
     ],
 )
 def test_mistakes(points, options, message, capsys):
