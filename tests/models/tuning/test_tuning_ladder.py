@@ -222,6 +222,7 @@ def test_the_side_network_of_t5_base_has_the_published_size():
 
 def test_narrow_networks():
     assert tuning.narrow(DiT(width=384), 8) == DiT(width=48)
+    assert isinstance(tuning.narrow(DiT(width=384), 8.0).width, int)
     unet = tuning.narrow(UNet(channels=32, groups=32), 4)
     assert (unet.channels, unet.groups) == (8, 8)
     wide = Transformer(9, width=64, hidden=128, inner=32)
