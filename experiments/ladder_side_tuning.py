@@ -11,8 +11,9 @@ sentences in the same order, without dropout. Each seed divides the data anew.
    temporary memory, by batch size and length. It depends on no data and no other load.
 3. Seconds of a step, the methods in turn, at the largest of these sizes.
 
-Two ladders more: one with two heads, since attention weights are [heads, tokens, tokens] however
-narrow the heads are; and one whose side network starts from the backbone's largest rows.
+Four ladders more: one with two heads, since attention weights are [heads, tokens, tokens] however
+narrow the heads are; two whose side networks start from the backbone's rows, the largest, or those
+of most Fisher information; and one whose rungs are added without gates.
 
 Expected: no gradient goes through the frozen network, so that of its activations a ladder keeps
 block outputs alone: less than half of what LoRA plans. (At 32 x 128 it is 643 of 1,402 MiB; of full
@@ -47,7 +48,12 @@ from jaxdiff.training import finetune, optim
 __all__ = ["VARIANTS", "Accuracy", "Memory", "accuracies", "main", "memories", "seconds", "summary"]
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in METHODS}
-VARIANTS |= {"lst, 2 heads": ("lst", {"heads": 2}), "lst, pruned": ("lst", {"start": "pruned"})}
+VARIANTS |= {
+    "lst, 2 heads": ("lst", {"heads": 2}),
+    "lst, pruned": ("lst", {"start": "pruned"}),
+    "lst, Fisher": ("lst", {"start": "fisher"}),
+    "lst, sums": ("lst", {"mix": "sum"}),
+}
 """What is compared, by name: a method, and what of its numbers is not as by default."""
 
 
@@ -107,7 +113,13 @@ def accuracies(task: Task, texts: int, epochs: float, seeds: int) -> Iterator[Ac
             began = time.perf_counter()
             config = config_of(task, method, seed)
             classifier = finetuning.build_classifier(config, task.network.net)
-            state = finetuning.build_state(config, classifier, steps, task.network.params)
+            params, importance = task.network.params, None
+            if config.method.start == "fisher":
+                count = min(config.method.examples, len(chosen))
+                seen = text.Batches(read(chosen.texts), chosen.labels, count, seed).batch_at(0)
+                some, key = text.Tokens(seen["ids"], seen["mask"]), jax.random.key(seed)
+                importance = finetune.importance(key, classifier, params, some, seen["y"])
+            state = finetuning.build_state(config, classifier, steps, params, importance)
             step = step_of(config, classifier)
             done = training.fit(step, state, batches, steps=steps, log_every=steps, show=False)
             logs = finetune.log_probs(classifier, done.state, tested, task.batch)
