@@ -8,8 +8,8 @@ product of all pairs in float32, which any exact method by products must do. Mem
 estimate for our program beside all distances.
 
 The goal on 2 cores at n = 50,000, d = 128: minutes at most, no slower than scikit-learn. Found:
-7.6 s, .60 of scikit-learn's 12.5; in a second run 8.8 s, .95 of the product in blocks of 5,000 rows,
-which at the rate of large square products here would take 3.9 s.
+7.6 s, .60 of scikit-learn's 12.5; in a second run 8.8 s, .95 of the product in blocks of 5,000
+rows, which at the rate of large square products here would take 3.9 s.
 """
 
 import jax
