@@ -60,7 +60,7 @@ def test_options_of_schedules_and_weights_are_traced():
     assert set(group.traits[0]) == set(points[0])
 
 
-@pytest.mark.parametrize("layout", list(study.population.LAYOUTS))
+@pytest.mark.parametrize("layout", ["vmap", pytest.param("each", marks=pytest.mark.slow)])
 def test_a_member_is_its_configuration_trained_alone(layout):
     """Two steps of Adam; tolerances as in tests/study/test_population.py."""
     group = members.groups(base(), POINTS, BATCH)[0]

@@ -58,7 +58,7 @@ def sampler(config):
     return program.exported
 
 
-QUICK = {"mlp", "dit", "su_a"}
+QUICK = {"mlp", "dit"}
 ROWS = [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in FAMILIES]
 
 

@@ -67,8 +67,18 @@ def assert_same(ours, theirs):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("count", [4, 3, 1])
-@pytest.mark.parametrize("layout", list(population.LAYOUTS))
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("layout", "count"),
+    [
+        ("vmap", 4),
+        ("each", 3),
+        *(pytest.param("vmap", n, marks=SLOW) for n in (3, 1)),
+        *(pytest.param("each", n, marks=SLOW) for n in (4, 1)),
+    ],
+)
 def test_a_member_is_the_training_alone(layout, count):
     """On eight devices: four members over four, three over three, one on one."""
     ours = population.begin(layout, state_of, step_of, members(count))
@@ -83,7 +93,7 @@ def test_a_member_is_the_training_alone(layout, count):
         np.testing.assert_allclose(means["loss"][i], loss, rtol=1e-5)
 
 
-@pytest.mark.parametrize("layout", list(population.LAYOUTS))
+@pytest.mark.parametrize("layout", ["vmap", pytest.param("each", marks=SLOW)])
 def test_kept_and_resumed(layout):
     """What is dropped changes nothing of the others; states that are given go on."""
     ours = population.begin(layout, state_of, step_of, members(4))
