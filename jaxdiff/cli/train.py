@@ -29,6 +29,7 @@ __all__ = ["Train", "main", "resumed", "train"]
 _FREE = ("training.steps", "training.seconds", "training.log_every", "training.save_every")
 _FREE += ("training.keep", "training.evaluate", "training.heldout", "training.samples")
 _FREE += ("training.best", "training.tensorboard", "training.explode", "training.devices")
+_FREE += ("training.fully_sharded", "training.model_devices")
 _FREE += ("data.source", "sampling.")
 _FREE += ("data.bins",)  # follows from the data; older runs do not say it
 
@@ -122,7 +123,7 @@ def train(args: Train, base: Config, stored: Config | None) -> int:
     _check_watching(config)
     if config.tuning.method is None and config.tuning != configs.TuningConfig():
         raise ValueError("--tuning.* are of a trained network: give --from RUN and --method")
-    training.parallel.mesh(config.training.devices, batch_size=config.training.batch_size)
+    build.build_mesh(config)
     if args.out is not None:
         rundir.check_writable(args.out)
     abstract = build.check(config, dataset.batch_at(0))
@@ -277,7 +278,7 @@ def _run(
 ) -> int:
     """Trains, and says what came of it."""
     part = config.training
-    mesh = training.parallel.mesh(part.devices, batch_size=part.batch_size)
+    mesh = build.build_mesh(config)
     with interrupt.catch() as caught, data.prefetch(dataset, ahead=_ahead(dataset)) as batches:
         step = build.build_step(config)
         state = jax.jit(lambda: build.build_state(config))()
@@ -293,6 +294,7 @@ def _run(
             best=part.best,
             tensorboard=part.tensorboard,
             mesh=mesh,
+            layout=build.build_layout(config, mesh),
             caught=caught,
         )
         if done.signal is None:

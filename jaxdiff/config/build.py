@@ -1,6 +1,7 @@
 """From configurations to the things they stand for: network, schedule, model, step, sampler."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from jaxdiff import arrays, data, losses, schedules, training
 from jaxdiff.config.fields import Config, DataConfig
@@ -35,8 +37,10 @@ __all__ = [
     "build_denoise",
     "build_denoiser",
     "build_grid",
+    "build_layout",
     "build_learned_range",
     "build_loss",
+    "build_mesh",
     "build_model",
     "build_optimizer",
     "build_sampler",
@@ -156,6 +160,34 @@ def build_step(config: Config) -> Callable:
         build_optimizer(config),
         decay=training.optim.DECAYS[config.optimizer.decay],
         accumulate=config.training.accumulate,
+    )
+
+
+def build_mesh(config: Config) -> Mesh | None:
+    """The devices of a training, None for one.
+
+    Raises:
+        ValueError: there are fewer, or they do not divide the batch; or a network that cannot be
+            split over `model_devices`.
+    """
+    part = config.training
+    if part.model_devices > 1 and config.model.kind != "dit":
+        raise ValueError(
+            f"training.model_devices is for the transformer, model dit, got {config.model.kind}"
+        )
+    return training.parallel.mesh(
+        part.devices, batch_size=part.batch_size, model=part.model_devices
+    )
+
+
+def build_layout(config: Config, mesh: Mesh | None) -> Callable[[Any], Any] | None:
+    """From a state to where its leaves lie on a mesh; None where each device has a copy."""
+    part = config.training
+    if mesh is None or not (part.fully_sharded or part.model_devices > 1):
+        return None
+    rules = training.sharding.TRANSFORMER if part.model_devices > 1 else ()
+    return functools.partial(
+        training.sharding.layout, over=mesh, full=part.fully_sharded, rules=rules
     )
 
 

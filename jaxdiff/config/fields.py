@@ -258,6 +258,10 @@ class TrainingConfig:
     """A loss of so many times the first ends the run as failed."""
     devices: int | None = None
     """Over how many devices a batch is split; all that divide it unless given."""
+    fully_sharded: bool = False
+    """Whether each of them keeps a part of the state alone, instead of a copy of it."""
+    model_devices: int = 1
+    """Over how many devices more the heads and hidden units of a transformer are split."""
 
 
 @dataclass(frozen=True)

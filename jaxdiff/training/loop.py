@@ -65,6 +65,7 @@ def fit(
     tensorboard: bool = False,
     explode: float = 100.0,
     mesh: Mesh | None = None,
+    layout: Callable[[Any], Any] | None = None,
     caught: interrupt.Interrupt | None = None,
     show: bool = True,
 ) -> Fit:
@@ -94,6 +95,8 @@ def fit(
         explode: a row of the log whose loss is this many times that of the run's first, where
             that is positive, is a failure; infinity for never.
         mesh: the devices that batches are split over (see `parallel`); the first one if None.
+        layout: from a state to the sharding of each leaf on `mesh` (see `sharding`); a copy on each
+            device if None.
         caught: signals caught since before; SIGTERM and Ctrl-C are caught here if None.
         show: whether to draw a progress bar on stderr.
 
@@ -123,7 +126,9 @@ def fit(
     budget = Budget(seconds, time.monotonic()) if seconds is not None else None
     with contextlib.ExitStack() as stack:
         # The step donates its state; the caller's stays whole.
-        state = parallel.replicate(jax.tree.map(jnp.copy, state), mesh)
+        where = None if layout is None else layout(state)
+        state = jax.tree.map(jnp.copy, state)
+        state = parallel.replicate(state, mesh) if where is None else jax.device_put(state, where)
         files = stack.enter_context(
             Artifacts.opened(out, config, keep=keep, best=best, tensorboard=tensorboard)
         )
@@ -135,7 +140,7 @@ def fit(
         record = Record(step, files.seconds, first_loss=files.first_loss, explode=explode)
         bar = stack.enter_context(progress.Bar(step, total)) if show else None
         caught = caught or stack.enter_context(interrupt.catch())
-        jitted = parallel.jit_step(train_step, mesh)
+        jitted = parallel.jit_step(train_step, mesh, where)
         while step < total and caught.signal is None:
             state, metrics = jitted(state, parallel.split(dataset.batch_at(step), mesh))
             step += 1

@@ -1,7 +1,8 @@
-"""Data parallelism: one copy of the state a device, and a slice of each batch.
+"""Meshes, and batches split over them: a slice of each batch a device.
 
 The step is compiled for the whole mesh; the compiler adds the gradients over the devices. Noise
 is drawn as for the whole batch, so that the number of devices changes a run by roundings alone.
+The state is copied to each device, unless a layout says otherwise (see `sharding`).
 """
 
 from collections.abc import Callable
@@ -17,12 +18,15 @@ __all__ = ["AXIS", "jit_step", "mesh", "replicate", "split"]
 AXIS = "data"
 
 
-def mesh(devices: int | None = None, *, batch_size: int | None = None) -> Mesh | None:
-    """A mesh of local devices along one axis, "data".
+def mesh(
+    devices: int | None = None, *, batch_size: int | None = None, model: int = 1
+) -> Mesh | None:
+    """A mesh of local devices along an axis "data", and one "model" where that is asked for.
 
     Args:
-        devices: how many; all if None, or as many as divide the batch.
+        devices: how many along "data"; all if None, or as many as divide the batch.
         batch_size: what is to be split over them.
+        model: over how many devices the parts of a layer are split, for each of those.
 
     Returns:
         The mesh; None where it would be of one device, which needs none.
@@ -30,7 +34,9 @@ def mesh(devices: int | None = None, *, batch_size: int | None = None) -> Mesh |
     Raises:
         ValueError: there are fewer devices, or they do not divide the batch.
     """
-    local = jax.local_devices()
+    if not 1 <= model <= len(jax.local_devices()):
+        raise ValueError(f"model must be in 1..{len(jax.local_devices())} devices, got {model}")
+    local = jax.local_devices()[: len(jax.local_devices()) // model]
     if devices is None:
         fitting = [n for n in range(1, len(local) + 1) if not (batch_size or 0) % n]
         devices = fitting[-1]
@@ -38,9 +44,12 @@ def mesh(devices: int | None = None, *, batch_size: int | None = None) -> Mesh |
         raise ValueError(f"devices must be in 1..{len(local)}, as many as there are, got {devices}")
     if batch_size is not None and batch_size % devices:
         raise ValueError(f"batch_size must be a multiple of devices={devices}, got {batch_size}")
-    if devices == 1:
+    if devices * model == 1:
         return None
-    return Mesh(np.asarray(local[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
+    if model == 1:
+        return Mesh(np.asarray(local[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
+    grid = np.asarray(jax.local_devices()[: devices * model]).reshape(devices, model)
+    return Mesh(grid, (AXIS, "model"), axis_types=(AxisType.Auto,) * 2)
 
 
 def replicate(tree: Any, over: Mesh | None) -> Any:
@@ -56,17 +65,25 @@ def split(batch: Any, over: Mesh | None) -> Any:
     """
     if over is None:
         return batch
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
-    if any(not shape or shape[0] % over.size for shape in shapes):
+    shapes, devices = [np.shape(leaf) for leaf in jax.tree.leaves(batch)], over.shape[AXIS]
+    if any(not shape or shape[0] % devices for shape in shapes):
         raise ValueError(
-            f"each entry of a batch must be [B, ...], B a multiple of {over.size} devices, got"
+            f"each entry of a batch must be [B, ...], B a multiple of {devices} devices, got"
             f" shapes {', '.join(str(list(shape)) for shape in shapes)}"
         )
     return jax.device_put(batch, NamedSharding(over, P(AXIS)))
 
 
-def jit_step(step: Callable, over: Mesh | None) -> Callable:
-    """`step(state, batch) -> (state, metrics)` compiled, its state donated and replicated."""
+def jit_step(step: Callable, over: Mesh | None, layout: Any = None) -> Callable:
+    """`step(state, batch) -> (state, metrics)` compiled, its state donated.
+
+    Args:
+        step: pure.
+        over: the mesh.
+        layout: where the state lies, as `sharding.layout` gives it; on each device if None.
+    """
     if over is None:
         return jax.jit(step, donate_argnums=0)
-    return jax.jit(step, donate_argnums=0, out_shardings=NamedSharding(over, P()))
+    everywhere = NamedSharding(over, P())
+    where = everywhere if layout is None else layout
+    return jax.jit(step, donate_argnums=0, out_shardings=(where, everywhere))
