@@ -135,7 +135,8 @@ def adam(
     arXiv:1711.05101, algorithm 2.
     """
     parts = _begun(b1, b2, eps, clip, weight_decay)
-    parts.append(optax.add_decayed_weights(weight_decay))
+    if arrays.concrete(weight_decay) != 0:  # a checkpoint's structure tells whether there is one
+        parts.append(optax.add_decayed_weights(weight_decay))
     return optax.chain(*parts, optax.scale(-1.0))
 
 
@@ -166,7 +167,8 @@ def lamb(
     Source: You et al. 2020, arXiv:1904.00962, algorithm 2 with phi the identity.
     """
     parts = _begun(b1, b2, eps, clip, weight_decay)
-    parts.append(optax.add_decayed_weights(weight_decay, mask=_layers))
+    if arrays.concrete(weight_decay) != 0:
+        parts.append(optax.add_decayed_weights(weight_decay, mask=_layers))
     parts.append(optax.masked(optax.scale_by_trust_ratio(), _layers))
     return optax.chain(*parts, optax.scale(-1.0))
 

@@ -20,7 +20,8 @@ def state_of(traits):
     key = jax.random.key(traits["seed"])
     params = NET.init(key, jnp.zeros((1, 2)), jnp.zeros(1))
     hyper = {"lr": traits["lr"], "ema_decay": traits["decay"], "pull": traits["pull"]}
-    return training.init_state(key, params, training.adam(), hyper=hyper)
+    optimizer = training.adam(weight_decay=traits["weight_decay"])
+    return training.init_state(key, params, optimizer, hyper=hyper)
 
 
 def step_of(traits):
