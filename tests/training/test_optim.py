@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxdiff.training import optim
@@ -123,3 +124,12 @@ def test_lamb_is_the_algorithm():
 def test_lamb_refuses(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         optim.lamb(**bad)
+
+
+def test_without_decay_the_structure_is_that_of_three_parts():
+    """By optax: checkpoints are read into the structure that they were written with."""
+    params = {"w": jnp.ones(3)}
+    parts = (optax.clip_by_global_norm(1.0), optax.scale_by_adam(), optax.scale(-1.0))
+    wanted = jax.tree.structure(optax.chain(*parts).init(params))
+    assert jax.tree.structure(optim.adam().init(params)) == wanted
+    assert jax.tree.structure(optim.adam(weight_decay=0.1).init(params)) != wanted
