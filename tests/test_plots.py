@@ -290,3 +290,17 @@ def test_moments_of_another_shape_are_refused(tmp_path):
         plots.moment_curves(np.arange(3), two, {"x0": three}, tmp_path / "a.png")
     with pytest.raises(ValueError, match="covs must hold at least one"):
         plots.moment_curves(np.arange(3), three, {}, tmp_path / "a.png")
+
+
+def test_parallel_coordinates(tmp_path):
+    """Of a study with one member that failed, words, a constant, and powers of ten."""
+    columns = {"lr": [1e-4, 1e-2, 1e-3], "name": ["a", "b", "a"], "same": [2.0] * 3, "n": [1, 2, 3]}
+    score = [0.5, float("nan"), 0.1]
+    plots.parallel_coordinates(columns, score, tmp_path / "p.png", name="loss")
+    drawn = pixels(tmp_path / "p.png").reshape(-1, 3)
+    assert np.sum(np.all(np.abs(drawn.astype(int) - [192, 57, 43]) < 10, axis=1)) > 200  # the best
+    for bad, words in (({"lr": [1.0]}, "a value for each member"), ({}, "finite for at least")):
+        wrong = score if bad else [float("nan")]
+        with pytest.raises(ValueError, match=words):
+            plots.parallel_coordinates(bad, wrong, tmp_path / "q.png")
+    assert not (tmp_path / "q.png").exists()

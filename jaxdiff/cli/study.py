@@ -209,10 +209,8 @@ def _rows(plan: trials.Plan, compared: Sequence[trials.Comparison]) -> list[dict
         last = [c for c in compared if member in c.scores][-1]
         row = {"member": member, **point, "steps": last.step, plan.score: last.scores[member]}
         rows.append(row)
-    worst = math.inf
-    return sorted(
-        rows, key=lambda r: (-r["steps"], worst if r[plan.score] is None else r[plan.score])
-    )
+    place = lambda score: math.inf if score is None else score  # noqa: E731
+    return sorted(rows, key=lambda row: (-row["steps"], place(row[plan.score])))
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -9,7 +9,7 @@ STUDY/log.csv           losses: step, member, loss
 import csv
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import config as configs
-from jaxdiff import metrics, study, training
+from jaxdiff import metrics, training
 from jaxdiff.cli import monitor
 from jaxdiff.config import Config, build, members
 from jaxdiff.data import Dataset, files
@@ -157,18 +157,20 @@ class _Line:
 
     def __init__(self, number, group, plan, dataset, out, layout, alive):
         self.group, self._plan, self._dataset, self._out = group, plan, dataset, out
-        folder = out / "groups" / str(number)
-        self._step = checkpoint.sound_step(folder) or 0
-        checkpoint.set_aside(folder, self._step or None)
-        saved = checkpoint.read_meta(folder, self._step)["config"] if self._step else None
-        self._saved = self._step
-        here = list(group.members) if saved is None else saved["members"]
-        self.alive = here
-        if not set(here) & set(alive):
-            here, self.alive, self._step = [], [], plan.steps
-        self.store = checkpoint.Checkpoints(folder, keep=2)
-        config, traits = group.config, [self._traits(m) for m in self.alive]
-        steps = float(plan.steps)
+        self._folder = out / "groups" / str(number)
+        newest = checkpoint.sound_step(self._folder)
+        checkpoint.set_aside(self._folder, newest)
+        self.alive, self._step, self._saved = list(group.members), newest or 0, newest
+        if newest is not None:
+            self.alive = checkpoint.read_meta(self._folder, newest)["config"]["members"]
+        self.store = checkpoint.Checkpoints(self._folder, keep=2)
+        self.population = self._begun(layout) if set(self.alive) & set(alive) else None
+        self.keep(alive)
+
+    def _begun(self, layout: str | None) -> population.Population:
+        """The members as they were saved, or before their first step."""
+        config, traits = self.group.config, [self._traits(m) for m in self.alive]
+        steps, batch = float(self._plan.steps), self._dataset.batch_at(0)
 
         def state_of(traits):
             state = build.build_state(members.with_values(config, traits))
@@ -178,19 +180,14 @@ class _Line:
         def step_of(traits):
             return build.build_step(members.with_values(config, traits))
 
-        self.population = None
-        if not here:
-            return
-        if layout is None:
-            layout = population.prefer(step_of, state_of, traits[0], dataset.batch_at(0))
         states = None
-        if saved is not None:
-            like = jax.eval_shape(jax.vmap(state_of), _arrays(traits))
-            states = checkpoint.restore(folder, like, self._step)
-        devices = jax.local_devices()[: plan.config.training.devices]
-        how = {"states": states, "devices": devices}
-        self.population = population.begin(layout, state_of, step_of, traits, **how)
-        self.keep(alive)
+        if self._saved is not None:
+            arrays = population.stacked([jax.tree.map(jnp.asarray, dict(t)) for t in traits])
+            like = jax.eval_shape(jax.vmap(state_of), arrays)
+            states = checkpoint.restore(self._folder, like, self._saved)
+        devices = jax.local_devices()[: self._plan.config.training.devices]
+        layout = layout or population.prefer(step_of, state_of, traits[0], batch)
+        return population.begin(layout, state_of, step_of, traits, states=states, devices=devices)
 
     def _traits(self, member: int) -> dict[str, Any]:
         return self.group.traits[self.group.members.index(member)]
@@ -274,18 +271,13 @@ class _Line:
         return found
 
 
-def _arrays(traits: Sequence[Mapping[str, Any]]) -> Any:
-    return study.population.stacked([jax.tree.map(jnp.asarray, dict(t)) for t in traits])
-
-
 def _frechet(config: Config, weights: Any) -> float:
     """Of samples to held-out data, in pixels; infinite of a member whose samples are not finite."""
     x, _ = monitor.draw(config, weights)
     if not np.isfinite(x).all():
         return float("inf")
     real = build.load_data(config.data, "heldout").images(max(len(x), monitor.ENOUGH))
-    flat = lambda a: a.reshape(len(a), -1)  # noqa: E731
-    return float(metrics.frechet_distance(flat(x), flat(real)))
+    return float(metrics.frechet_distance(metrics.pixels(x), metrics.pixels(real)))
 
 
 def _log(out: Path, step: int, alive: Sequence[int], losses: np.ndarray) -> None:
