@@ -14,7 +14,8 @@ DIR is a directory of MNIST's format, such as Fashion-MNIST. On DDPM's linear ch
    cost, and on that of the least bound; all on the same images and noise, so that differences are
    known better than values: "gain" is what the analytic variance saves, with its standard error;
 5. samples by DDPM and DDIM: Frechet distance to unseen images, with its standard error over seeds.
-   Rows that samples.csv holds are taken as they are, so that a run goes on, or adds seeds and K.
+   Rows that seeds.csv holds are taken as they are, so that a run goes on, or adds seeds and K;
+   samples.csv has their means.
 
 p(x_0 | x_1) counts grey values and is the same for all, its deviation the residual of the first
 level. Paths are by the residual too: on so few images the published rule, by E eps_hat**2, takes
@@ -47,7 +48,15 @@ import numpy as np
 import records
 import tyro
 from analytic_models import Models, trained
-from analytic_tables import Bits, Distance, bits_rows, distance_rows, known_distances, mean
+from analytic_tables import (
+    Bits,
+    Distance,
+    bits_rows,
+    distance_rows,
+    known_distances,
+    mean,
+    over_seeds,
+)
 from rich.console import Console
 
 from jaxdiff import likelihood, metrics, plots, reverse, samplers, trajectory
@@ -213,8 +222,8 @@ def main(
 
     Args:
         data: "digits" or a directory.
-        out: where models, likelihood.csv, samples.csv and pictures are written; models that are
-            there already are taken as they are.
+        out: where models, likelihood.csv, seeds.csv, samples.csv and pictures are written; models
+            and seeds that are there already are taken as they are.
         counts: K of the table of likelihoods.
         sampled: K of the table of samples.
         steps: of training the network, and that which learns its variance.
@@ -250,12 +259,14 @@ def main(
     console.print(f"likelihoods: {time.perf_counter() - began:.0f} s")
     flat = lambda a: a.reshape(len(a), -1)  # noqa: E731
     features = flat if heldout[0].size <= 64 else metrics.fit_pca(heldout, 64)
-    scores = known_distances(out / "samples.csv")
+    scores = known_distances(out / "seeds.csv")
     how = {"n": n, "seeds": seeds, "batch": batch, "features": features, "known": list(scores)}
     for score in distance_table(models, held, _only(filled, sampled), heldout, **how):
         scores.append(score)
         console.log(*score[:5])
-        records.write(out / "samples.csv", scores)
+        records.write(out / "seeds.csv", scores)
+    if scores:
+        records.write(out / "samples.csv", over_seeds(scores))
     floor = [
         metrics.frechet_distance(features(models.train[i :: max(len(models.train) // n, 1)][:n]),
                                  features(heldout)) for i in range(seeds)

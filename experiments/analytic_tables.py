@@ -7,7 +7,16 @@ import numpy as np
 import records
 from timing import table
 
-__all__ = ["Bits", "Distance", "bits_rows", "distance_rows", "known_distances", "mean"]
+__all__ = [
+    "Bits",
+    "Distance",
+    "MeanDistance",
+    "bits_rows",
+    "distance_rows",
+    "known_distances",
+    "mean",
+    "over_seeds",
+]
 
 
 class Bits(NamedTuple):
@@ -31,6 +40,18 @@ class Distance(NamedTuple):
     steps: int
     seed: int
     distance: float
+
+
+class MeanDistance(NamedTuple):
+    """One cell of the table of samples: the mean over seeds, its error, NaN of one seed."""
+
+    forward: str
+    path: str
+    variance: str
+    steps: int
+    seeds: int
+    distance: float
+    error: float
 
 
 def mean(values: np.ndarray) -> tuple[float, float]:
@@ -60,15 +81,22 @@ def bits_rows(rows: list[Bits]) -> Any:
     return table(title, ["path, variance", *(f"K = {c}" for c in counts)], lines)
 
 
-def distance_rows(scores: list[Distance], floor: tuple[float, float]) -> Any:
-    """The table of samples: means over seeds."""
-    counts, found = sorted({s.steps for s in scores}), {}
+def over_seeds(scores: list[Distance]) -> list[MeanDistance]:
+    """The cells of the table of samples."""
+    found: dict[tuple, list[float]] = {}
     for score in scores:
         found.setdefault(score[:4], []).append(score.distance)
+    return [MeanDistance(*cell, len(d), *mean(np.asarray(d))) for cell, d in found.items()]
+
+
+def distance_rows(scores: list[Distance], floor: tuple[float, float]) -> Any:
+    """The table of samples."""
+    found = {cell[:4]: cell for cell in over_seeds(scores)}
+    counts = sorted({s.steps for s in scores})
     lines = []
     for row in dict.fromkeys(score[:3] for score in scores):
         mine = [found.get((*row, count)) for count in counts]
-        cells = ["" if d is None else "{:.2f} ± {:.2f}".format(*mean(np.asarray(d))) for d in mine]
+        cells = ["" if c is None else f"{c.distance:.2f} ± {c.error:.2f}" for c in mine]
         lines.append([", ".join(row), *cells])
     title = f"Frechet distance; of as many training images {floor[0]:.2f} ± {floor[1]:.2f}"
     return table(title, ["forward, path, variance", *(f"K = {c}" for c in counts)], lines)

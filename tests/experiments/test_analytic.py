@@ -117,8 +117,8 @@ def test_samples_that_are_known_are_not_drawn_again(tmp_path):
     """By three values: their mean is 2, and its error sqrt(2 / 3) / sqrt(2) = 1 / sqrt(3)."""
     cells = [(*where, 4, seed) for where in dpm.DRAWN_BY for seed in range(3)]
     rows = [dpm.Distance(f, "even", v, 4, s, 1.0 + s) for (f, v, _, s) in cells]
-    records.write(tmp_path / "samples.csv", rows)
-    known_rows = dpm.known_distances(tmp_path / "samples.csv")
+    records.write(tmp_path / "seeds.csv", rows)
+    known_rows = dpm.known_distances(tmp_path / "seeds.csv")
     assert known_rows == rows
     nothing = dict.fromkeys(("models", "kinds"))
     grids, real = {("even", 4): None}, np.zeros((2, 4, 4, 1))
@@ -126,6 +126,9 @@ def test_samples_that_are_known_are_not_drawn_again(tmp_path):
     assert not list(dpm.distance_table(**nothing, grids=grids, real=real, **how))
     lines = dpm.distance_rows(known_rows, (0.0, 0.0))
     assert list(lines.columns[1].cells) == ["2.00 ± 0.58"] * 12
+    means = dpm.over_seeds(known_rows)
+    assert [(m.seeds, m.distance) for m in means] == [(3, 2.0)] * 12
+    np.testing.assert_allclose([m.error for m in means], 3**-0.5)
     assert dpm.known_distances(tmp_path / "none.csv") == []
 
 
