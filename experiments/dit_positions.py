@@ -181,7 +181,15 @@ def picture(scores: list[Score], path: Path) -> None:
         axes.set_yticks(places, names if column == 0 else [""] * len(names))
         axes.invert_yaxis()
         axes.set_xlabel(title)
-        axes.set_xscale("log")
+        axes.grid(axis="x", alpha=0.3)
+        if column == 1:
+            axes.set_xscale("log")
+            ends = np.log10([min(value), max(value)])
+            marks = [
+                m for m in (1, 2, 5, 10, 20, 50) if ends[0] - 0.2 < np.log10(m) < ends[1] + 0.2
+            ]
+            axes.set_xticks(marks, [f"{m}" for m in marks])
+            axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     plots.canvas.write(drawn, path)
 
 
