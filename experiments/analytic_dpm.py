@@ -25,13 +25,14 @@ nothing is left to chance.
 
 Expected (digits, figures/analytic_digits_*.csv): analytic below small and large at every K, NPR
 below it from 25 even steps on and on the path of least cost from 10, SN above both, since the mean
-is not exact. Distances need not follow: of DDPM's the large variance draws best there. The theory
-speaks of the likelihood under the exact mean. Fashion-MNIST (figures/analytic_fashion_*.csv) has
+is not exact. Distances need not follow: of DDPM's the large variance draws best there, and from 100
+steps on all draw alike. The theory speaks of the likelihood under the exact mean. Fashion-MNIST (figures/analytic_fashion_*.csv) has
 the same order of likelihoods; NPR and SN draw better there than the analytic variance, and the
 paths of least cost worse than even steps.
 
 Hardware: digits 2 CPU cores, three quarters of an hour with --images 96 --points 500 --n 300
---seeds 2 --sampled 5 10 25 50 --lengths 10 50 100, as figures/ has it; Fashion-MNIST a GPU, or two
+--seeds 2 --sampled 5 10 25 50 --lengths 10 50 100, as figures/ has it, and one core for half an
+hour for a seed of --sampled 100, for an hour for one of 1000; Fashion-MNIST a GPU, or two
 hours of 2 cores that others used too, with --channels 12 --steps 2000 --head-steps 800 --points 200
 --images 48 --n 256 --seeds 2 --batch 48 --sampled 5 10 25 --lengths 5 10 25 50 100, as figures/ has
 it.
