@@ -26,9 +26,9 @@ nothing is left to chance.
 Expected (digits, figures/analytic_digits_*.csv): analytic below small and large at every K, NPR
 below it from 25 even steps on and on the path of least cost from 10, SN above both, since the mean
 is not exact. Distances need not follow: of DDPM's the large variance draws best there, and from 100
-steps on all draw alike. The theory speaks of the likelihood under the exact mean. Fashion-MNIST (figures/analytic_fashion_*.csv) has
-the same order of likelihoods; NPR and SN draw better there than the analytic variance, and the
-paths of least cost worse than even steps.
+steps on all draw alike. The theory speaks of the likelihood under the exact mean. Fashion-MNIST
+(figures/analytic_fashion_*.csv) has the same order of likelihoods; NPR and SN draw better there
+than the analytic variance, and the paths of least cost worse than even steps.
 
 Hardware: digits 2 CPU cores, three quarters of an hour with --images 96 --points 500 --n 300
 --seeds 2 --sampled 5 10 25 50 --lengths 10 50 100, as figures/ has it, and one core for half an
