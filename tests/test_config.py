@@ -113,7 +113,7 @@ def test_ddpm_cifar10_has_the_published_number_of_parameters():
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name == "improved-cifar10"))
+        pytest.param(name, marks=[pytest.mark.slow] * name.endswith("cifar10"))
         for name in configs.PRESETS
         if name not in PUBLISHED
     ],

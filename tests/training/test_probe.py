@@ -132,6 +132,7 @@ def _check_verdict(name):
         assert apart < 1e-5  # rounding, times what norms make of it
 
 
+@pytest.mark.slow
 def test_training_leaves_what_cannot_count_at_the_constant(key):
     """Whatever is learned, the loss of answers that are all the same is at least the constant's;
     learned positions fall below it."""
