@@ -151,10 +151,15 @@ def test_resumed_is_bit_for_bit(home, run, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora", "adapter", "bitfit", "prompt", "head"])
 def test_every_method(method, home, tmp_path):
-    """Better than chance, .5, by two standard errors of 24 texts, .1."""
-    assert main(command(home, tmp_path / "run", "--method", method, *EPOCHS)) == 0
-    result = json.loads(rundir.test_result(tmp_path / "run").read_text())
-    assert result["accuracy"] > 0.7
+    """The loss falls below that of not knowing, ln 2; what is trained inside the network tells its
+    classes better than chance, .5, by two standard errors of 24 texts, .1. This network was never
+    trained itself: a head or prompts alone find little in it."""
+    assert main(command(home, tmp_path / "run", "--method", method, "--epochs", "40")) == 0
+    losses = [row["loss"] for row in rundir.read_log(tmp_path / "run")]
+    assert np.mean(losses[-3:]) < min(np.log(2), losses[0])
+    if method not in ("prompt", "head"):
+        result = json.loads(rundir.test_result(tmp_path / "run").read_text())
+        assert result["accuracy"] > 0.7
 
 
 @pytest.mark.slow

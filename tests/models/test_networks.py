@@ -157,9 +157,12 @@ def test_rematerialisation_changes_no_gradient(name):
     grad = jax.jit(jax.grad(value), static_argnums=1, compiler_options=QUICK)
     plain, remat = grad(variables, net), grad(variables, net.clone(remat=True))
     assert jax.tree.structure(plain) == jax.tree.structure(remat)
+    largest = max(float(jnp.abs(a).max()) for a in jax.tree.leaves(plain))
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(remat), strict=True):
-        # The same sums, perhaps fused otherwise.
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(jnp.abs(a).max()))
+        # The same sums, perhaps fused otherwise; by biases of keys they are rounding alone, since a
+        # softmax does not see them.
+        least = max(float(jnp.abs(a).max()), 1e-3 * largest)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * least)
 
 
 @pytest.mark.parametrize(
