@@ -11,14 +11,16 @@ with K members that differ in learning rate and seed:
 2. K trainings by `jaxdiff study`, start-up and compilation included, beside K processes of
    `jaxdiff train`, of which --processes are run and the time is scaled to K.
 
-Expected, from first measurements: on a CPU members that fill the cores gain nothing by vmap, and
-vmapped convolutions lose; what a study saves there is start-up and compilation. Small members gain
-by vmap. On a GPU vmap wins by far.
+Found on two quiet cores, each of them a device, K = 16, in steps a second over one member in a
+loop: width 32 vmap 2.2, each .75; width 128 vmap 1.4, each 1.2; UNet vmap .19, each 1.6. A study of
+200 steps takes 23 and 27 s for the two MLPs, K processes (by 3 of them) 218 and 214 s. The UNet's
+commands were not timed, nor K = 64, nor a GPU.
 
 Hardware: 2 CPU cores, nothing else running, a quarter of an hour; or a GPU.
 """
 
 import dataclasses
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import tyro
 from rich.console import Console
@@ -59,6 +62,7 @@ def main(
         rounds: how often each layout is timed, at most.
         quick: everything as small as it can be.
     """
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)  # as the command has it
     if quick:
         count, steps, processes, rounds = 2, 4, 1, 3
     console, rows = Console(width=120), []

@@ -14,9 +14,9 @@ each with its standard error over seeds. A network without positions sees a bag 
 cannot tell an image from the same patches in another order, but the pixels inside a patch.
 
 Found with --steps 800 (figures/dit_positions.*): "none" far behind, as it must be. Of those that
-only add to scores "alibi" learns nothing and "bias" and "t5" half of what there is, and their
+only add to scores "alibi" learns hardly anything, "bias" and "t5" half of what there is, and their
 samples are no better than without positions. All others come within .05 of one another in loss,
-deberta first, then shaw, and the factor adds to each that it is joined with: bias .427 -> .365,
+deberta first, then shaw, and the factor helps each that it is joined with: bias .427 -> .365,
 rotary .373 -> .364, sinusoidal .375 -> .365. At more steps the slower ones may catch up.
 
 Hardware: one CPU core, two to three minutes a method with --steps 800.

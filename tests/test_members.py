@@ -49,6 +49,15 @@ def test_grouped_by_what_must_be_static():
     assert found[2].config.schedule.name == "linear_vp"
 
 
+def test_batches_and_their_parts_are_static():
+    """A step knows nothing of their size: no member is trained on batches of the first one's."""
+    points = [{"training.batch_size": b, "training.accumulate": a} for b, a in ((8, 1), (4, 2))]
+    first, second = members.groups(base(), points, BATCH)
+    assert [g.config.training.batch_size for g in (first, second)] == [8, 4]
+    assert [g.config.training.accumulate for g in (first, second)] == [1, 2]
+    assert first.traits == ({"training.seed": base().training.seed},)
+
+
 def test_options_of_schedules_and_weights_are_traced():
     points = [
         {"schedule.options.offset": offset, "loss.weight_options.gamma": gamma}
@@ -57,7 +66,7 @@ def test_options_of_schedules_and_weights_are_traced():
     loss = dataclasses.replace(base().loss, weight="min_snr")
     (group,) = members.groups(dataclasses.replace(base(), loss=loss), points, BATCH)
     assert group.members == (0, 1)
-    assert set(group.traits[0]) == set(points[0])
+    assert set(group.traits[0]) == {*points[0], "training.seed"}
 
 
 @pytest.mark.parametrize("layout", ["vmap", pytest.param("each", marks=pytest.mark.slow)])
@@ -100,6 +109,7 @@ def test_a_member_is_its_configuration_trained_alone(layout):
         ({"schedule.name": "cosinus"}, "schedule.name must be one of"),
         ({"training.steps": 10}, "training.steps: is one for all members"),
         ({"data.labels": False}, "is one for all members"),
+        ({"tuning.method": "lora"}, "is one for all members"),
         ({"model.depth": 1.5}, "model.depth must be a whole number"),
     ],
 )

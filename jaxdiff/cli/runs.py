@@ -45,9 +45,9 @@ class AverageFlags:
     def check(self) -> None:
         """Raises ValueError where they contradict each other."""
         given = {"--ema": self.ema, "--ema-width": self.ema_width, "--raw": self.raw or None}
-        given = [f"{name}" for name, value in given.items() if value is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} say different parameters: give one of them")
+        flags = [name for name, value in given.items() if value is not None]
+        if len(flags) > 1:
+            raise ValueError(f"{' and '.join(flags)} say different parameters: give one of them")
         if self.ema_width is not None:
             training.ema.power(self.ema_width)
 

@@ -25,7 +25,7 @@ from jaxdiff.grids import GRIDS, from_steps
 from jaxdiff.samplers import example_keys, sample
 from jaxdiff.typing import Grid, Sampler
 
-__all__ = ["choose_labels", "in_chunks", "main", "picture", "spread_labels"]
+__all__ = ["choose_labels", "in_chunks", "main", "spread_labels", "write"]
 
 _GRID = (
     f"Which levels it visits: one of {', '.join(GRIDS)}, or a .json file of jaxdiff learn-grid,"
@@ -101,10 +101,7 @@ def main(arguments: Sequence[str]) -> int:
     sampler = _sampler(args, run, chosen)
     grid = _grid(args, run, chosen, file)
     x = _draw(args, run, weights, sampler, grid, labels, guide)
-    npz.write(args.out, x, labels)
-    if args.plot is not None:
-        picture(args.plot, x, labels)
-    written = " and ".join(str(path) for path in (args.out, args.plot) if path is not None)
+    written = write(args.out, args.plot, x, labels)
     say(Console(stderr=True), f"{args.n} samples of step {int(state.step)} in {written}")
     return 0
 
@@ -248,7 +245,16 @@ def in_chunks(n: int, chunk: int, draw: Callable[[np.ndarray], Array]) -> np.nda
     return np.clip(x, -1, 1)
 
 
-def picture(path: Path, x: np.ndarray, labels: np.ndarray | None) -> None:
+def write(out: Path, plot: Path | None, x: np.ndarray, labels: np.ndarray | None) -> str:
+    """Writes samples, and a picture of them where one is wanted; the files in words."""
+    npz.write(out, x, labels)
+    if plot is None:
+        return str(out)
+    _picture(plot, x, labels)
+    return f"{out} and {plot}"
+
+
+def _picture(path: Path, x: np.ndarray, labels: np.ndarray | None) -> None:
     """Draws the first examples: images, or the first two numbers of vectors."""
     if x.ndim == 2:
         plots.scatter({"samples": x[:, :2]}, path)

@@ -13,9 +13,8 @@ from rich.console import Console
 
 from jaxdiff import interop, plots
 from jaxdiff.cli import outputs
-from jaxdiff.cli.sample import choose_labels, in_chunks, picture
+from jaxdiff.cli.sample import choose_labels, in_chunks, write
 from jaxdiff.cli.say import say
-from jaxdiff.data import npz
 
 __all__ = ["main"]
 
@@ -77,9 +76,6 @@ def main(arguments: Sequence[str]) -> int:
         size = about["batch"]
         whole = -(-args.n // size) * size
         x = in_chunks(whole, size, draw)[: args.n]
-    npz.write(args.out, x, labels)
-    if args.plot is not None:
-        picture(args.plot, x, labels)
-    written = " and ".join(str(path) for path in (args.out, args.plot) if path is not None)
+    written = write(args.out, args.plot, x, labels)
     say(Console(stderr=True), f"{args.n} samples in {written}")
     return 0

@@ -3,7 +3,7 @@
 STUDY/study.json        what the study is: configuration, members, rungs, score
 STUDY/rungs.json        what was decided so far: scores, and who stays
 STUDY/groups/G/         checkpoints of a group's members, one leading axis of them
-STUDY/log.csv           losses: step, member, loss
+STUDY/log.csv           losses: step, member, loss; twice where a study that was killed went on
 """
 
 import csv

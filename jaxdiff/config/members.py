@@ -21,6 +21,7 @@ __all__ = ["Group", "groups", "member", "traceable", "with_values"]
 
 
 _OF_THE_STUDY = {f"training.{name}" for name in ("steps", "seconds", "log_every", "save_every")}
+_OTHER_PARTS = ("data", "tuning")  # what members share: examples, and networks that were trained
 
 
 class Group(NamedTuple):
@@ -29,7 +30,7 @@ class Group(NamedTuple):
     Attributes:
         config: that of the first, for what all have in common.
         members: their places in the study.
-        traits: for each, the numbers that are traced, by dotted name.
+        traits: for each, the numbers that are traced, by dotted name; "training.seed" always is.
     """
 
     config: Config
@@ -46,13 +47,13 @@ def member(config: Config, values: Mapping[str, Any]) -> Config:
     tree = to_json(config)
     for name, value in values.items():
         *path, last = name.split(".")
+        if name in _OF_THE_STUDY or name.split(".")[0] in _OTHER_PARTS:
+            raise ValueError(f"{name}: is one for all members; say it on the command line")
         place: Any = tree
         for part in path:
             place = place.get(part) if isinstance(place, dict) else None
         if not isinstance(place, dict) or not path:
             raise ValueError(f"{name}: must be a dotted name such as optimizer.lr")
-        if f"{path[0]}.{last}" in _OF_THE_STUDY or path[0] == "data":
-            raise ValueError(f"{name}: is one for all members; say it on the command line")
         place[last] = value
     made = from_json(tree)
     build.build_step(made)  # whose factories check their numbers
@@ -87,7 +88,8 @@ def traceable(config: Config, values: Mapping[str, Any], batch: Any) -> tuple[st
 
 
 def _can_trace(config: Config, name: str, value: Any, batch: Any) -> bool:
-    if not _is_number(value):
+    # Of training itself the step sees the seed alone: batches are of a size, and made outside.
+    if not _is_number(value) or (name.startswith("training.") and name != "training.seed"):
         return False
 
     def trial(value: Any, batch: Any) -> Any:
@@ -96,7 +98,7 @@ def _can_trace(config: Config, name: str, value: Any, batch: Any) -> bool:
 
     try:
         jax.eval_shape(trial, jnp.asarray(value), batch)
-    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError, TypeError):
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError, TypeError, ValueError):
         return False  # a size, a branch, or a place in a structure
     return True
 
@@ -134,7 +136,8 @@ def groups(config: Config, points: Sequence[Mapping[str, Any]], batch: Any) -> l
     for first, *rest in found.values():
         names = kinds[_key({n: v for n, v in points[first].items() if not _is_number(v)})]
         places = (first, *rest)
-        traits = tuple({n: points[i][n] for n in names} for i in places)
+        seeds = {i: {"training.seed": configs[i].training.seed} for i in places}
+        traits = tuple(seeds[i] | {n: points[i][n] for n in names} for i in places)
         made.append(Group(configs[first], places, traits))
     return made
 

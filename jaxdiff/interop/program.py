@@ -15,6 +15,7 @@ says by which version one was written.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -79,7 +80,12 @@ class Program:
         for name, dtype in (("label", jnp.int32), ("guidance", jnp.float32)):
             if name in given:
                 given[name] = jnp.asarray(given[name], dtype)
-        return jax.jit(self.exported.call)(dict(self.weights), **given)
+        return self._jitted(dict(self.weights), **given)
+
+    @functools.cached_property
+    def _jitted(self) -> Callable[..., Array]:
+        """Kept, or each call would compile anew: every `exported.call` is another object."""
+        return jax.jit(self.exported.call)
 
 
 def export_sampler(

@@ -19,7 +19,7 @@ from jax import Array
 
 from jaxdiff import arrays
 
-__all__ = ["Power", "decay_at", "init", "is_decay", "power", "update"]
+__all__ = ["Power", "decay_at", "init", "is_power", "power", "update"]
 
 
 @arrays.pytree
@@ -66,8 +66,8 @@ def power(width: Any) -> Power:
     return Power(jnp.asarray(gamma, arrays.float_dtype()))
 
 
-def is_decay(node: Any) -> bool:
-    """Whether a node of a tree of decays is one of them: a number, or a `Power`."""
+def is_power(node: Any) -> bool:
+    """Whether a node of a tree of decays is a `Power`, whose parts are no decays."""
     return isinstance(node, Power)
 
 
@@ -89,7 +89,7 @@ def init(params: Any, decay: Any = 0.0) -> Any:
         # numpy's rule: JAX's own refuses to mix dtypes where promotion is strict.
         return jnp.array(p, np.promote_types(p.dtype, np.float32), copy=True)
 
-    return jax.tree.map(lambda _: jax.tree.map(copied, params), decay, is_leaf=is_decay)
+    return jax.tree.map(lambda _: jax.tree.map(copied, params), decay, is_leaf=is_power)
 
 
 def decay_at(step: Any, decay: Any) -> Array:
@@ -132,4 +132,4 @@ def update(ema: Any, params: Any, *, step: Any, decay: Any) -> Any:
             lambda e, p: (e + rate * (p.astype(e.dtype) - e)).astype(e.dtype), ema, params
         )
 
-    return jax.tree.map(moved, decay, ema, is_leaf=is_decay)
+    return jax.tree.map(moved, decay, ema, is_leaf=is_power)

@@ -26,7 +26,7 @@ def steps(folder: Path) -> list[int]:
 
 def write(folder: Path, state: TrainState) -> None:
     """Writes the averages by powers that a state carries, if any, whole or not at all."""
-    decays, structure = jax.tree.flatten(state.hyper["ema_decay"], is_leaf=ema.is_decay)
+    decays, structure = jax.tree.flatten(state.hyper["ema_decay"], is_leaf=ema.is_power)
     kept = zip(decays, structure.flatten_up_to(state.ema), strict=True)
     powers = [(decay.gamma, tree) for decay, tree in kept if isinstance(decay, ema.Power)]
     if not powers or not int(state.step):

@@ -104,7 +104,7 @@ def _check(key: Array, hyper: Mapping[str, Any]) -> None:
     if missing:
         raise ValueError(f"hyper must hold {' and '.join(missing)}, got only {sorted(hyper)}")
     for name, low, high in (("lr", 0, np.inf), ("ema_decay", 0, 1), ("warmup", 0, np.inf)):
-        for leaf in jax.tree.leaves(hyper.get(name, 0), is_leaf=ema.is_decay):
+        for leaf in jax.tree.leaves(hyper.get(name, 0), is_leaf=ema.is_power):
             if isinstance(leaf, ema.Power):
                 continue  # checked by the width it was made from
             value = arrays.concrete(leaf)

@@ -66,6 +66,15 @@ def test_draws_what_sample_draws(program, key, first, count, scale):
     np.testing.assert_array_equal(ours, direct(key, index, label, jnp.float32(scale)))
 
 
+def test_one_compile_for_one_shape(program, key):
+    for seed in range(3):
+        inputs = {"label": np.zeros(2, int), "guidance": float(seed)}
+        program(jax.random.fold_in(key, seed), np.arange(seed, seed + 2), **inputs)
+    before = program._jitted._cache_size()
+    program(key, np.arange(2), label=np.ones(2, int), guidance=0.5)
+    assert program._jitted._cache_size() == before
+
+
 def test_fixed_batch_without_inputs(key):
     closed = make(batch=3, labelled=False, guided=False)
     assert closed.about["inputs"] == ["key", "index"]

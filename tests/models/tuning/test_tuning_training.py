@@ -97,7 +97,6 @@ def test_a_ladder_keeps_few_activations():
     methods = {"full": tuning.full(net), "lora": tuning.LoRA(net), "adapters": tuning.Adapters(net)}
     methods["ladder"] = ladder(net, args, side=tuning.narrow(net, 8).clone(heads=1))
     bytes_of = {name: memory(method, args) for name, method in methods.items()}
-    print({name: f"{number / 2**20:.1f} MiB" for name, number in bytes_of.items()})
     assert bytes_of["ladder"] < 0.5 * bytes_of["lora"]
     assert bytes_of["ladder"] < 0.5 * bytes_of["adapters"]
     assert bytes_of["ladder"] < bytes_of["full"] / 3
