@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 __all__ = [
+    "A_MODEL",
     "MODELS",
+    "AutoencoderConfig",
     "ClassifierConfig",
     "DhariwalConfig",
     "DiTConfig",
@@ -14,6 +16,7 @@ __all__ = [
     "SuAConfig",
     "SuBConfig",
     "UNetConfig",
+    "holds",
 ]
 
 Embedding = Literal["sinusoidal", "fourier"]
@@ -52,14 +55,20 @@ class UNetConfig:
     """The image heights at which there is attention."""
     heads: int = 1
     """Attention heads."""
+    head_channels: int | None = None
+    """The channels of a head instead."""
     skip: Literal["concat", "add"] = "concat"
     """How the way up takes in the way down."""
     scale_shift: bool = False
     """Whether conditioning scales and shifts after the norm, instead of being added."""
-    resample: Literal["conv", "pool"] = "conv"
+    resample: Literal["conv", "conv_around", "pool"] = "conv"
     """How sizes are halved and doubled."""
     embedding: Embedding = "sinusoidal"
     """Of the time feature: sinusoidal for features of some hundreds, fourier for order one."""
+    endpoint: bool = True
+    """Whether the longest period is among the sinusoidal ones."""
+    middle_attention: bool | None = None
+    """Whether the middle has attention; where any level has, unless given."""
     dropout: float = 0.0
     """The probability of a zero in a block, in [0, 1)."""
     groups: int = 32
@@ -89,15 +98,21 @@ class DiTConfig:
     """The hidden layer of a block's perceptron, as a multiple of the width."""
     embedding: Embedding = "sinusoidal"
     """Of the time feature: sinusoidal for features of some hundreds, fourier for order one."""
+    waves: int = 128
+    """How many sines and cosines describe the time."""
     dropout: float = 0.0
     """The probability of a zero on each branch, in [0, 1)."""
     dtype: DType | None = None
     """The compute dtype; parameters stay float32."""
+    epsilon: float = 1e-5
+    """What keeps the norms finite."""
+    perceptron_epsilon: float | None = None
+    """The same of the norms before perceptrons."""
     remat: bool = False
     """Whether blocks are recomputed on the way back: less memory, more time."""
     positions: str = "sinusoidal"
-    """How patches know their places: none, learned, sinusoidal, bias, t5, shaw, xl, deberta, alibi,
-    rotary, factor, urpe, or a sum such as sinusoidal+factor."""
+    """How patches know their places: none, learned, sinusoidal, sincos, bias, t5, shaw, xl, deberta,
+    alibi, rotary, factor, urpe, or a sum such as sinusoidal+factor."""
     skips: bool = False
     """Whether blocks of the second half see the outputs of the first."""
     implementation: Literal["xla", "cudnn"] | None = None
@@ -125,6 +140,32 @@ class ClassifierConfig:
     """The probability of a zero in a block, in [0, 1)."""
     groups: int = 8
     """The groups of the norms; must divide the channels of every level."""
+    dtype: DType | None = None
+    """The compute dtype; parameters stay float32."""
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """A convolutional autoencoder, in whose latents other networks learn."""
+
+    kind: ClassVar[str] = "autoencoder"
+    latents: int = 4
+    """The channels of a latent pixel."""
+    channels: int = 128
+    """The channels of the first level."""
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    """The channels of each level, as multiples; each level but the last ends in a halving."""
+    blocks: int = 2
+    """Residual blocks a level."""
+    attention: bool = True
+    """Whether there is attention in the middle."""
+    groups: int = 32
+    """The groups of the norms; must divide the channels of every level."""
+    epsilon: float = 1e-6
+    """What keeps the norms finite."""
+    std: float = 0.1
+    """The deviation of a number of the data around what is decoded: smaller for less error, larger
+    for latents nearer to a normal."""
     dtype: DType | None = None
     """The compute dtype; parameters stay float32."""
 
@@ -228,7 +269,16 @@ NetworkConfig = (
     | SuAConfig
     | SuBConfig
     | ClassifierConfig
+    | AutoencoderConfig
 )
 
 MODELS = {c.kind: c for c in NetworkConfig.__args__}
 """Kinds of network by name."""
+
+A_MODEL = "a model of the data"
+_OTHERS: dict[type, str] = {ClassifierConfig: "a classifier", AutoencoderConfig: "an autoencoder"}
+
+
+def holds(model: NetworkConfig) -> str:
+    """What a run of such a network holds, in words: `A_MODEL`, or something else."""
+    return _OTHERS.get(type(model), A_MODEL)

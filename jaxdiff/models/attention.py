@@ -302,6 +302,7 @@ class AttentionBlock(nn.Module):
 
     Attributes:
         heads: the number of heads; must divide the channels.
+        head_channels: the channels of a head instead, None for as many heads as `heads` says.
         groups: the groups of the norm; must divide the channels.
         epsilon: of the norm.
         dtype: the compute dtype, None for the parameters' own.
@@ -310,6 +311,7 @@ class AttentionBlock(nn.Module):
     """
 
     heads: int = 1
+    head_channels: int | None = None
     groups: int = 32
     epsilon: float = 1e-5
     dtype: Any = None
@@ -321,7 +323,8 @@ class AttentionBlock(nn.Module):
         norm = layers.group_norm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name="norm")
         h = norm(x)
         qkv = layers.dense(3 * channels, dtype=self.dtype, name="qkv")(h)
-        qkv = qkv.reshape(batch, height * width, 3, self.heads, channels // self.heads)
+        heads = self.heads if self.head_channels is None else channels // self.head_channels
+        qkv = qkv.reshape(batch, height * width, 3, heads, channels // heads)
         h = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]).reshape(x.shape)
         return x + layers.dense(channels, kernel_init=layers.ZEROS, dtype=self.dtype, name="out")(h)
 

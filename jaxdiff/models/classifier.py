@@ -18,8 +18,8 @@ class Classifier(nn.Module):
 
     Attributes:
         num_classes: the number of classes.
-        channels, multipliers, blocks, attention, heads, resample, scale_shift, dropout, groups,
-        epsilon, dtype, remat: as in `UNet`, whose way down this is.
+        channels, multipliers, blocks, attention, heads, head_channels, resample, scale_shift,
+        dropout, groups, epsilon, dtype, remat: as in `UNet`, whose way down this is.
         embedding: "fourier" for time features of order one, such as log(sigma / alpha) / 4, or
             "sinusoidal" for those of some hundreds.
 
@@ -33,6 +33,7 @@ class Classifier(nn.Module):
     blocks: int = 1
     attention: tuple[int, ...] = ()
     heads: int = 1
+    head_channels: int | None = None
     resample: str = "pool"
     scale_shift: bool = True
     embedding: str = "fourier"

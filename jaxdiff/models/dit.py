@@ -38,12 +38,15 @@ class DiT(nn.Module):
         out_channels: None for as many as the input has.
         embedding: the time embedding, "sinusoidal" (time features of some hundreds) or "fourier"
             (of order one).
+        waves: how many sines and cosines describe the time.
         num_classes: the number of classes, 0 for none; label -1 is the null label.
         cond_dim: the length of a free conditioning vector, 0 for none; zeros are the null vector
             and stand for a vector left out.
         dropout: the probability of a zero on each residual branch, in [0, 1); active if `train`.
         dtype: the compute dtype, such as "bfloat16"; None for float32. Parameters, statistics of
             norms, the softmax and the output stay float32.
+        epsilon: of the norms.
+        perceptron_epsilon: of those before perceptrons, None for the same.
         remat: whether blocks are recomputed on the way back instead of their activations stored.
         positions: how patches know their places, a name of `positions.NAMES` or a sum such as
             "sinusoidal+factor"; relative ones are of (row, column), each block has its own.
@@ -62,10 +65,13 @@ class DiT(nn.Module):
     expansion: int = 4
     out_channels: int | None = None
     embedding: str = "sinusoidal"
+    waves: int = 128
     num_classes: int = 0
     cond_dim: int = 0
     dropout: float = 0.0
     dtype: Any = None
+    epsilon: float = 1e-5
+    perceptron_epsilon: float | None = None
     remat: bool = False
     positions: str = "sinusoidal"
     skips: bool = False
@@ -104,6 +110,7 @@ class DiT(nn.Module):
         _check(self, x.shape[1], x.shape[2])
         emb = embeddings.Conditioning(
             self.width,
+            waves=self.waves,
             embedding=self.embedding,
             num_classes=self.num_classes,
             cond_dim=self.cond_dim,
@@ -119,7 +126,7 @@ class DiT(nn.Module):
         h = self._blocks(h, emb, (rows, columns), train)
         self.sow("intermediates", "features", h.reshape(-1, rows, columns, self.width))
         scale, shift = _modulation(emb, h, 2)
-        h = _norm(h, scale, shift, self.dtype, "norm")
+        h = _norm(h, scale, shift, self.epsilon, self.dtype, "norm")
         features = x.shape[-1] if self.out_channels is None else self.out_channels
         out = layers.dense(
             self.patch**2 * features, kernel_init=layers.ZEROS, dtype=self.dtype, name="out"
@@ -141,8 +148,18 @@ class DiT(nn.Module):
                 shape=shape,
                 module=f"relative_{i}",
             )
-            how = (self.heads, self.expansion, relative, self.dropout, self.implementation)
-            h = block(*how, self.dtype, name=f"block_{i}")(h, emb, train)
+            made = block(
+                self.heads,
+                self.expansion,
+                relative,
+                self.dropout,
+                self.implementation,
+                self.epsilon,
+                self.epsilon if self.perceptron_epsilon is None else self.perceptron_epsilon,
+                self.dtype,
+                name=f"block_{i}",
+            )
+            h = made(h, emb, train)
             if i < self.depth // 2:
                 kept.append(h)
         return h
@@ -156,6 +173,8 @@ class DiTBlock(nn.Module):
     position: positions.Position | None = None
     dropout: float = 0.0
     implementation: str | None = None
+    epsilon: float = 1e-5
+    perceptron_epsilon: float = 1e-5
     dtype: Any = None
 
     @nn.compact
@@ -170,11 +189,12 @@ class DiTBlock(nn.Module):
             dtype=self.dtype,
             name="attention",
         )
-        branch = attend(_norm(h, scale_a, shift_a, self.dtype, "norm_attention"))
+        branch = attend(_norm(h, scale_a, shift_a, self.epsilon, self.dtype, "norm_attention"))
         h = h + gate_a * drop(branch)
         hidden = self.expansion * h.shape[-1]
         last = Perceptron(hidden, "gelu_tanh", dtype=self.dtype, name="perceptron")
-        branch = last(_norm(h, scale_p, shift_p, self.dtype, "norm_perceptron"))
+        epsilon = self.perceptron_epsilon
+        branch = last(_norm(h, scale_p, shift_p, epsilon, self.dtype, "norm_perceptron"))
         return h + gate_p * drop(branch)
 
 
@@ -212,8 +232,9 @@ def _modulation(emb: Array, h: Array, parts: int) -> list[Array]:
     return jnp.split(dense(emb)[:, None, :].astype(h.dtype), parts, axis=-1)
 
 
-def _norm(h: Array, scale: Array, shift: Array, dtype: Any, name: str) -> Array:
-    return layers.layer_norm(affine=False, dtype=dtype, name=name)(h) * (1 + scale) + shift
+def _norm(h: Array, scale: Array, shift: Array, epsilon: float, dtype: Any, name: str) -> Array:
+    made = layers.layer_norm(affine=False, epsilon=epsilon, dtype=dtype, name=name)
+    return made(h) * (1 + scale) + shift
 
 
 def _patches(x: Array, patch: int) -> Array:

@@ -95,7 +95,7 @@ def _waves(t: Array, frequencies: np.ndarray, features: int) -> Array:
     return jnp.pad(waves, ((0, 0), (0, features - waves.shape[-1])))
 
 
-EMBEDDINGS = {"sinusoidal": sinusoidal, "fourier": fourier}
+EMBEDDINGS = ("sinusoidal", "fourier")
 
 
 class Conditioning(nn.Module):
@@ -107,6 +107,7 @@ class Conditioning(nn.Module):
         features: the length of the vector.
         waves: how many sines and cosines describe the time.
         embedding: "sinusoidal" (times of some hundreds) or "fourier" (times of order one).
+        endpoint: whether the longest period is among the sinusoidal ones.
         num_classes: the number of classes, 0 for none; label -1 is the learned null label, any
             other label outside 0..num_classes-1 gives NaN.
         cond_dim: the length of the free vector, 0 for none; zeros are the null vector.
@@ -115,13 +116,17 @@ class Conditioning(nn.Module):
     features: int
     waves: int = 128
     embedding: str = "sinusoidal"
+    endpoint: bool = True
     num_classes: int = 0
     cond_dim: int = 0
 
     @nn.compact
     def __call__(self, t: Array, cond: Cond = None) -> Array:
         """[B] times and their conditions to [B, features], never in half precision."""
-        waves = EMBEDDINGS[self.embedding](t, self.waves)
+        if self.embedding == "fourier":
+            waves = fourier(t, self.waves)
+        else:
+            waves = sinusoidal(t, self.waves, endpoint=self.endpoint)
         out = nn.silu(layers.exact_dense(self.features, name="time_in")(waves))
         out = layers.exact_dense(self.features, name="time_out")(out)
         return add_given(out, cond, self.num_classes, self.cond_dim)

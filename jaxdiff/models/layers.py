@@ -102,18 +102,21 @@ def conv(
     *,
     kernel: int = 3,
     stride: int = 1,
+    padding: str | int = "SAME",
     kernel_init: Initializer = LECUN,
     bias_init: Initializer = ZEROS,
     bias: bool = True,
     dtype: Any = None,
     name: str,
 ) -> nn.Conv:
-    """A square convolution with SAME padding.
+    """A square convolution.
 
     Args:
         features: the output channels.
         kernel: the side of the kernel in pixels.
         stride: the step of the output in pixels.
+        padding: pixels of zeros on each side; "SAME" for as few as give an output for each step,
+            the odd one behind.
         kernel_init: how its kernel starts; the last layer of a residual branch as `ZEROS`.
         bias_init: how its bias starts.
         bias: whether it has one.
@@ -124,6 +127,7 @@ def conv(
         features,
         (kernel, kernel),
         strides=(stride, stride),
+        padding=padding,
         use_bias=bias,
         kernel_init=kernel_init,
         bias_init=bias_init,
@@ -222,8 +226,8 @@ class ResidualBlock(nn.Module):
         h = norm(h + e)                 or, with scale_shift, norm(h) (1 + scale) + shift
         out = skip(x) + conv_0(dropout(silu(h)))
 
-    `e`, or `scale` and `shift`, are linear in silu(emb); conv_0 starts as zero; skip is a 1x1
-    convolution where the channels change.
+    `e`, or `scale` and `shift`, are linear in silu(emb), and left out without it; conv_0 starts as
+    zero; skip is a 1x1 convolution where the channels change.
 
     Attributes:
         features: the output channels.
@@ -245,23 +249,28 @@ class ResidualBlock(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Array, emb: Array, train: bool = False) -> Array:
-        """[B, H, W, C] and [B, E] to [B, H, W, features]."""
+    def __call__(self, x: Array, emb: Array | None = None, train: bool = False) -> Array:
+        """[B, H, W, C], and [B, E] if conditioned, to [B, H, W, features]."""
         h = nn.silu(self._norm("norm_in")(x))
         h = conv(self.features, dtype=self.dtype, name="conv_in")(h)
-        norm = self._norm("norm_out")
-        width = self.features * (2 if self.scale_shift else 1)
-        e = exact_dense(width, name="emb")(nn.silu(emb))[:, None, None, :].astype(h.dtype)
-        if self.scale_shift:
-            scale, shift = jnp.split(e, 2, axis=-1)
-            h = norm(h) * (1 + scale) + shift
-        else:
-            h = norm(h + e)
+        h = self._conditioned(h, emb)
         h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
         h = conv(self.features, kernel_init=ZEROS, dtype=self.dtype, name="conv_out")(h)
         if x.shape[-1] != self.features:
             x = dense(self.features, dtype=self.dtype, name="skip")(x)
         return x + h
+
+    def _conditioned(self, h: Array, emb: Array | None) -> Array:
+        """The second norm, told of `emb`."""
+        norm = self._norm("norm_out")
+        if emb is None:
+            return norm(h)
+        width = self.features * (2 if self.scale_shift else 1)
+        e = exact_dense(width, name="emb")(nn.silu(emb))[:, None, None, :].astype(h.dtype)
+        if self.scale_shift:
+            scale, shift = jnp.split(e, 2, axis=-1)
+            return norm(h) * (1 + scale) + shift
+        return norm(h + e)
 
     def _norm(self, name: str) -> nn.GroupNorm:
         return group_norm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name=name)
@@ -271,7 +280,8 @@ class Downsample(nn.Module):
     """Halves height and width.
 
     Attributes:
-        resample: "conv", a convolution of stride 2, or "pool", the mean of 2x2 pixels.
+        resample: "conv", a convolution of stride 2 with zeros behind the last pixels;
+            "conv_around", with zeros on each side; or "pool", the mean of 2x2 pixels.
         dtype: the compute dtype, None for the parameters' own.
     """
 
@@ -283,14 +293,16 @@ class Downsample(nn.Module):
         """[B, H, W, C] to [B, H/2, W/2, C]; H and W are even."""
         if self.resample == "pool":
             return nn.avg_pool(x, (2, 2), strides=(2, 2))
-        return conv(x.shape[-1], stride=2, dtype=self.dtype, name="conv")(x)
+        padding = 1 if self.resample == "conv_around" else "SAME"
+        made = conv(x.shape[-1], stride=2, padding=padding, dtype=self.dtype, name="conv")
+        return made(x)
 
 
 class Upsample(nn.Module):
     """Doubles height and width by repeating pixels.
 
     Attributes:
-        resample: "conv", followed by a convolution, or "pool", repeated pixels alone.
+        resample: "pool", repeated pixels alone, or followed by a convolution.
         dtype: the compute dtype, None for the parameters' own.
     """
 

@@ -1,8 +1,8 @@
 """The way down of an image network: levels of blocks and attention, each half the size of the last.
 
 What a UNet and a classifier share. The functions build into the module that they are given, from
-its fields `channels`, `multipliers`, `blocks`, `attention`, `heads`, `resample`, `scale_shift`,
-`dropout`, `groups`, `epsilon`, `dtype` and `remat`.
+its fields `channels`, `multipliers`, `blocks`, `attention`, `heads`, `head_channels`, `resample`,
+`scale_shift`, `dropout`, `groups`, `epsilon`, `dtype` and `remat`.
 """
 
 import flax.linen as nn
@@ -13,7 +13,7 @@ from jaxdiff.models.attention import AttentionBlock
 
 __all__ = ["attention", "block", "check", "down", "level"]
 
-RESAMPLES = ("conv", "pool")
+RESAMPLES = ("conv", "conv_around", "pool")
 
 
 def down(net: nn.Module, h: Array, emb: Array, train: bool) -> tuple[Array, list[Array]]:
@@ -64,7 +64,14 @@ def block(net: nn.Module, h: Array, emb: Array, train: bool, multiplier: int, na
 def attention(net: nn.Module, name: str) -> nn.Module:
     """A block of attention."""
     kind = nn.remat(AttentionBlock) if net.remat else AttentionBlock
-    return kind(heads=net.heads, groups=net.groups, epsilon=net.epsilon, dtype=net.dtype, name=name)
+    return kind(
+        heads=net.heads,
+        head_channels=net.head_channels,
+        groups=net.groups,
+        epsilon=net.epsilon,
+        dtype=net.dtype,
+        name=name,
+    )
 
 
 def check(net: nn.Module, height: int, width: int) -> None:
@@ -95,5 +102,8 @@ def check(net: nn.Module, height: int, width: int) -> None:
         if size not in heights:
             raise ValueError(f"attention names height {size}, but the levels have {heights}")
     attentive = [w for w, size in zip(widths, heights, strict=True) if size in net.attention]
-    if net.attention and any(w % net.heads for w in [*attentive, widths[-1]]):
-        raise ValueError(f"heads={net.heads} must divide the channels {attentive} and {widths[-1]}")
+    name, part = "heads", net.heads
+    if net.head_channels is not None:
+        name, part = "head_channels", net.head_channels
+    if net.attention and (part < 1 or any(w % part for w in [*attentive, widths[-1]])):
+        raise ValueError(f"{name}={part} must divide the channels {attentive} and {widths[-1]}")

@@ -32,16 +32,21 @@ class UNet(nn.Module):
             last is followed by a halving, so H and W must divide by 2**(levels - 1).
         blocks: residual blocks a level on the way down; one more on the way up.
         attention: the image heights at which blocks are followed by attention; the middle has
-            attention too, unless this is empty.
+            attention too, unless this is empty or `middle_attention` says otherwise.
         heads: the number of attention heads.
+        head_channels: the channels of a head instead, None for as many heads as `heads` says.
         out_channels: None for as many as the input has.
         skip: how the way up takes in the way down: "concat", or "add" (through a 1x1 convolution
             where the channels differ), which has fewer parameters and takes less time.
         scale_shift: whether conditioning scales and shifts after the norm instead of being added.
-        resample: "conv" (strided convolution; repeated pixels and a convolution) or "pool" (means
-            of 2x2 pixels; repeated pixels).
+        resample: "conv" (strided convolution; repeated pixels and a convolution), "conv_around"
+            (its strided convolution has zeros on each side, not behind alone) or "pool" (means of
+            2x2 pixels; repeated pixels).
         embedding: the time embedding, "sinusoidal" (time features of some hundreds) or "fourier"
             (of order one).
+        endpoint: whether the longest period is among the sinusoidal ones: see
+            `embeddings.sinusoidal`.
+        middle_attention: whether the middle has attention, None for where any level has.
         num_classes: the number of classes, 0 for none; label -1 is the null label.
         cond_dim: the length of a free conditioning vector, 0 for none; zeros are the null vector
             and stand for a vector left out.
@@ -61,11 +66,14 @@ class UNet(nn.Module):
     blocks: int = 2
     attention: tuple[int, ...] = (16,)
     heads: int = 1
+    head_channels: int | None = None
     out_channels: int | None = None
     skip: str = "concat"
     scale_shift: bool = False
     resample: str = "conv"
     embedding: str = "sinusoidal"
+    endpoint: bool = True
+    middle_attention: bool | None = None
     num_classes: int = 0
     cond_dim: int = 0
     dropout: float = 0.0
@@ -112,6 +120,7 @@ class UNet(nn.Module):
             4 * self.channels,
             waves=self.channels,
             embedding=self.embedding,
+            endpoint=self.endpoint,
             num_classes=self.num_classes,
             cond_dim=self.cond_dim,
             name="conditioning",
@@ -119,7 +128,8 @@ class UNet(nn.Module):
         h = layers.conv(self.channels, dtype=self.dtype, name="in")(x)
         h, stack = levels.down(self, h, emb, train)
         h = levels.block(self, h, emb, train, self.multipliers[-1], "middle_0")
-        if self.attention:
+        middle = self.middle_attention
+        if bool(self.attention) if middle is None else middle:
             h = levels.attention(self, "middle_attention")(h)
         h = levels.block(self, h, emb, train, self.multipliers[-1], "middle_1")
         h = self._up(h, stack, emb, train)

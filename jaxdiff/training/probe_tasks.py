@@ -143,7 +143,7 @@ class Method:
 
 
 METHODS = (
-    *positions.NAMES,
+    *(name for name in positions.NAMES if name != "sincos"),  # of sequences as sinusoidal
     "exp",
     "l2",
     "swish_l2",

@@ -13,7 +13,7 @@ Source: the defect and the factor: Luo et al. 2022, arXiv:2205.13401; further re
 https://kexue.fm/archives/9105.
 """
 
-from jaxdiff.models.positions.absolute import ABSOLUTE, Learned, Sinusoidal
+from jaxdiff.models.positions.absolute import ABSOLUTE, Learned, SinCos, Sinusoidal
 from jaxdiff.models.positions.base import Position, Several
 from jaxdiff.models.positions.content import XL, DeBERTa, Shaw
 from jaxdiff.models.positions.rotary import Rotary
@@ -35,6 +35,7 @@ __all__ = [
     "Rotary",
     "Several",
     "Shaw",
+    "SinCos",
     "Sinusoidal",
     "absolute",
     "relative",

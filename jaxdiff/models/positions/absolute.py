@@ -9,7 +9,7 @@ from jaxdiff import arrays
 from jaxdiff.models import embeddings
 from jaxdiff.models.positions.tables import SMALL
 
-__all__ = ["ABSOLUTE", "Learned", "Sinusoidal"]
+__all__ = ["ABSOLUTE", "Learned", "SinCos", "Sinusoidal"]
 
 
 class Learned(nn.Module):
@@ -57,16 +57,44 @@ class Sinusoidal(Learned):
         Raises:
             ValueError: a width that does not divide by twice the number of axes.
         """
-        places, axes = _places(shape, self.span), len(shape)
-        if width % (2 * axes) or width < 4 * axes:
+        return self._waves(_places(shape, self.span).T, width, endpoint=True)
+
+    def _waves(self, axes: np.ndarray, width: int, *, endpoint: bool) -> Array:
+        """[1, N, width] of the places [A, N] along each axis."""
+        count = len(axes)
+        if width % (2 * count) or width < 4 * count:
             raise ValueError(
-                f"width must divide by {2 * axes} and be {4 * axes} or more, got {width}"
+                f"width must divide by {2 * count} and be {4 * count} or more, got {width}"
             )
-        waves = [embeddings.sinusoidal(jnp.asarray(axis), width // axes) for axis in places.T]
+        waves = [
+            embeddings.sinusoidal(jnp.asarray(axis), width // count, endpoint=endpoint)
+            for axis in axes
+        ]
         return jnp.concatenate(waves, axis=-1)[None]
 
 
-ABSOLUTE: dict[str, type[Learned]] = {"learned": Learned, "sinusoidal": Sinusoidal}
+class SinCos(Sinusoidal):
+    """The same in the layout of published DiTs: the last axis first, without the longest period.
+
+    Source: He et al. 2022, arXiv:2111.06377, and the code of Peebles and Xie 2023,
+    arXiv:2212.09748.
+    """
+
+    @nn.compact
+    def __call__(self, shape: tuple[int, ...], width: int) -> Array:
+        """The vectors of a grid of tokens, row by row: [1, N, width].
+
+        Raises:
+            ValueError: as `Sinusoidal`.
+        """
+        return self._waves(_places(shape, self.span).T[::-1], width, endpoint=False)
+
+
+ABSOLUTE: dict[str, type[Learned]] = {
+    "learned": Learned,
+    "sinusoidal": Sinusoidal,
+    "sincos": SinCos,
+}
 """By name."""
 
 
