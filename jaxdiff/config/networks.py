@@ -111,8 +111,8 @@ class DiTConfig:
     remat: bool = False
     """Whether blocks are recomputed on the way back: less memory, more time."""
     positions: str = "sinusoidal"
-    """How patches know their places: none, learned, sinusoidal, sincos, bias, t5, shaw, xl, deberta,
-    alibi, rotary, factor, urpe, or a sum such as sinusoidal+factor."""
+    """How patches know their places: none, learned, sinusoidal, sincos, bias, t5, shaw, xl,
+    deberta, alibi, rotary, factor, urpe, or a sum such as sinusoidal+factor."""
     skips: bool = False
     """Whether blocks of the second half see the outputs of the first."""
     implementation: Literal["xla", "cudnn"] | None = None

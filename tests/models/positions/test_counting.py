@@ -16,7 +16,16 @@ from tests.models.positions import formula
 N = 7
 TOKENS = np.full((1, N), 2)
 BLIND = ("none", "bias", "t5", "xl", "deberta", "alibi", "rotary")
-SEEING = ("factor", "urpe", "shaw", "learned", "sinusoidal", "sincos", "rotary+factor", "learned+bias")
+SEEING = (
+    "factor",
+    "urpe",
+    "shaw",
+    "learned",
+    "sinusoidal",
+    "sincos",
+    "rotary+factor",
+    "learned+bias",
+)
 
 
 def outputs(tokens=TOKENS, draws=3, scale=2.0, **fields):
