@@ -145,7 +145,11 @@ def _vae(key: Any, steps: int, batches: _Batches) -> Draw:
     }
     optimizer = optim.adam()
     state = training.init_state(key, params, optimizer, hyper={"lr": 1e-3, "ema_decay": 0.995})
-    step = jax.jit(training.make_train_step(vae_loss(encoder, decoder), optimizer))
+    loss = vae_loss(
+        lambda params, x: encoder.apply(params["encoder"], x),
+        lambda params, z: decoder.apply(params["decoder"], z),
+    )
+    step = jax.jit(training.make_train_step(loss, optimizer))
     for i in range(steps):
         state, _ = step(state, batches.at(i))
     own, run = state.ema["decoder"], jax.jit(decoder.apply)

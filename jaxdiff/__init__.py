@@ -9,9 +9,10 @@ the library is functions of one or two such noise levels:
 
 `denoise(x_t, level) -> Denoised` is any function, or a network through `make_denoiser`. Submodules
 follow the order in which they build on each other: `typing`, `schedules`, `grids`, `gaussian`,
-`parametrization`, `sde`, `divergence`, `exact`, `denoiser`, `reverse`, `guidance`, `losses`,
-`samplers`, `likelihood`, then `training`. Networks (`models`), data and metrics stand beside them
-and are imported by name. `likelihood` is loaded when first asked for, since diffrax takes a while.
+`parametrization`, `sde`, `divergence`, `latent`, `exact`, `denoiser`, `reverse`, `guidance`,
+`losses`, `samplers`, `likelihood`, then `training`. Networks (`models`), data and metrics stand
+beside them and are imported by name. `likelihood` is loaded when first asked for, since diffrax
+takes a while.
 """
 
 import importlib
@@ -24,6 +25,7 @@ from jaxdiff import (
     gaussian,
     grids,
     guidance,
+    latent,
     losses,
     parametrization,
     reverse,
@@ -95,6 +97,7 @@ __all__ = [
     "grids",
     "guidance",
     "heun_encode",
+    "latent",
     "likelihood",
     "linear_vp",
     "losses",

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1] / "jaxdiff"
 # Each may import its own layer and those above it in this list.
 LAYERS = [
     {"typing", "arrays", "keys"},
-    {"schedules", "grids", "gaussian", "parametrization", "sde", "divergence"},
+    {"schedules", "grids", "gaussian", "parametrization", "sde", "divergence", "latent"},
     {"exact", "denoiser", "reverse", "guidance", "losses"},
     {"samplers", "likelihood", "trajectory"},
     {"training", "interop", "study"},

@@ -19,6 +19,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, str] = {
     "train": "train a model on digits or on a file, into a run directory",
     "classifier": "train a classifier of noisy images, for guidance",
+    "autoencoder": "train an autoencoder, in whose latents train can learn",
     "learn-grid": "learn where a few steps of a sampler should be",
     "estimate-variance": "estimate the best variance of the reverse steps",
     "sample": "draw samples from a run, as .npz and as a picture",

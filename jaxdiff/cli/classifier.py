@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     stored = train.resumed(list(arguments))
     base = stored or configs.CLASSIFIER
     if not isinstance(base.model, configs.ClassifierConfig):
-        raise ValueError("--out holds a model of the data: jaxdiff train resumes it")
+        raise ValueError(f"--out holds {configs.holds(base.model)}: jaxdiff train resumes it")
     names = [field.name for field in dataclasses.fields(Parts)]
     given = Parts(**{name: getattr(base, name) for name in names})
     args = tyro.cli(

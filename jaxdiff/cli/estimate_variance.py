@@ -16,7 +16,7 @@ from rich.table import Table
 from jaxdiff import plots, reverse, training
 from jaxdiff.cli import outputs, runs, variances
 from jaxdiff.cli.say import say, show
-from jaxdiff.config import ClassifierConfig, Config, build
+from jaxdiff.config import Config, build
 from jaxdiff.data import Dataset
 from jaxdiff.grids import linspace, uniform_log_snr
 from jaxdiff.reverse import ESTIMATORS, Moments
@@ -79,11 +79,9 @@ class EstimateVariance:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; see `jaxdiff.cli.main`."""
     args = tyro.cli(EstimateVariance, prog="jaxdiff estimate-variance", args=arguments)
-    run, console = runs.open_run(args.run), Console(stderr=True)
+    run, console = runs.model_of_data(args.run, "which has no reverse steps"), Console(stderr=True)
     out = args.out or variances.moments_path(run.path)
     _check(args, out)
-    if isinstance(run.config.model, ClassifierConfig):
-        raise ValueError(f"{args.run} holds a classifier, which has no reverse steps")
     config = runs.single_precision(run.config, console)
     dataset = runs.load(config, args.data, args.value_range, args.split)
     labels = _labels(args, config, dataset, console)

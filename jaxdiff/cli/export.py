@@ -1,7 +1,7 @@
 """`jaxdiff export`: a run's sampler as a program that needs JAX alone."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,9 +13,8 @@ from rich.console import Console
 from jaxdiff import guidance, interop
 from jaxdiff.cli import outputs, runs
 from jaxdiff.cli.say import say
-from jaxdiff.config import build
+from jaxdiff.config import Config, build
 from jaxdiff.config.fields import SamplerName
-from jaxdiff.config.networks import ClassifierConfig
 from jaxdiff.denoiser import Denoiser
 from jaxdiff.grids import GRIDS
 from jaxdiff.interop.program import PLATFORMS
@@ -63,10 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command; see `jaxdiff.cli.main`."""
     args = tyro.cli(Export, prog="jaxdiff export", args=arguments)
     platforms = _check(args)
-    run = runs.open_run(args.run)
+    run = runs.model_of_data(args.run, "which draws nothing")
     config = run.config
-    if isinstance(config.model, ClassifierConfig):
-        raise ValueError(f"{args.run} holds a classifier, which draws nothing")
     part = config.sampling
     sampler = build.build_sampler(args.sampler or part.sampler, eta=args.eta)
     grid = build.build_grid(config, args.grid or part.grid, args.steps or part.steps)
@@ -74,12 +71,13 @@ def main(arguments: Sequence[str]) -> int:
     guided = args.guided and labelled and config.loss.cond_dropout > 0
     state = run.restore(args.checkpoint)
     weights = runs.weights(run, state, args.average, Console(stderr=True))
+    weights, decode = _with_decoder(weights, config)
 
     def denoise_of(weights: Any, label: Array | None, scale: Array | None) -> Denoise:
         def guide(denoiser: Denoiser, labels: Array | None) -> Denoise:
             return denoiser if scale is None else guidance.cfg(denoiser, scale)
 
-        return build.build_denoise(config, weights, label, guide)
+        return build.build_denoise(config, {"params": weights["params"]}, label, guide)
 
     program = interop.export_sampler(
         denoise_of,
@@ -89,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         sampler=sampler,
         labelled=labelled,
         guided=guided,
-        decode=lambda x: jnp.clip(x, -1, 1),
+        decode=lambda weights, x: jnp.clip(decode(weights, x), -1, 1),
         platforms=platforms,
         batch=args.batch,
     )
@@ -108,6 +106,15 @@ def main(arguments: Sequence[str]) -> int:
         f" inputs {', '.join(program.about['inputs'])}",
     )
     return 0
+
+
+def _with_decoder(weights: Any, config: Config) -> tuple[Any, Callable[[Any, Array], Array]]:
+    """The weights of a program, a decoder's among them where the network draws latents."""
+    if config.data.latents is None:
+        return weights, lambda weights, x: x
+    codec = build.open_codec(config.data).codec
+    half = dataclasses.replace(codec, encoder=None)
+    return {**weights, "decoder": half}, lambda weights, z: weights["decoder"].decode(z)
 
 
 def _check(args: Export) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ def _scale(flags: GuidanceFlags) -> guidance.Limited | float | None:
 def _by_classifier(flags: GuidanceFlags, run: runs.Run, scale: guidance.Limited | float) -> Guide:
     other = runs.open_run(flags.classifier)
     if not isinstance(other.config.model, ClassifierConfig):
-        raise ValueError(f"--classifier {other.path}: it holds a model of the data")
+        raise ValueError(f"--classifier {other.path}: it holds {configs.holds(other.config.model)}")
     _check_alike("--classifier", other, run)
     reader = build.build_classifier(other.config, build.averaged(other.config, other.restore()))
 
@@ -104,8 +104,9 @@ def _by_classifier(flags: GuidanceFlags, run: runs.Run, scale: guidance.Limited 
 
 def _by_weaker(flags: GuidanceFlags, run: runs.Run, scale: guidance.Limited | float) -> Guide:
     other = runs.open_run(flags.autoguide)
-    if isinstance(other.config.model, ClassifierConfig):
-        raise ValueError(f"--autoguide {other.path}: it holds a classifier")
+    held = configs.holds(other.config.model)
+    if held != configs.A_MODEL:
+        raise ValueError(f"--autoguide {other.path}: it holds {held}")
     _check_alike("--autoguide", other, run)
     if other.config.schedule != run.config.schedule:
         raise ValueError(
@@ -129,6 +130,8 @@ def _check_alike(flag: str, other: runs.Run, run: runs.Run) -> None:
             f"{flag} {other.path}: its examples are {list(theirs.shape)}, those of {run.path}"
             f" {list(mine.shape)}"
         )
+    if theirs.codec != mine.codec:
+        raise ValueError(f"{flag} {other.path}: it does not see data in the latents of {run.path}")
     known = [len(part.label_counts) for part in (mine, theirs)]
     if 0 not in known and known[0] != known[1]:
         raise ValueError(

@@ -14,7 +14,7 @@ from jax import Array
 
 from jaxdiff import arrays, metrics
 from jaxdiff.cli import runs
-from jaxdiff.config import ClassifierConfig, build
+from jaxdiff.config import ClassifierConfig, build, holds
 from jaxdiff.guidance import Classifier, make_classifier
 from jaxdiff.metrics import Features
 from jaxdiff.schedules import cleanest_time
@@ -92,7 +92,7 @@ def _by_classifier(path: Path, shape: tuple[int, ...]) -> Judge:
     run = runs.open_run(path)
     config = run.config
     if not isinstance(config.model, ClassifierConfig):
-        raise ValueError(f"--features {path}: it holds a model of the data, not a classifier")
+        raise ValueError(f"--features {path}: it holds {holds(config.model)}, not a classifier")
     if tuple(config.data.shape) != tuple(shape):
         raise ValueError(
             f"--features {path}: its examples are {list(config.data.shape)}, those to judge"

@@ -17,7 +17,7 @@ from jaxdiff.arrays import check_range
 from jaxdiff.cli import guiding, runs
 from jaxdiff.cli.sample import spread_labels
 from jaxdiff.cli.say import say
-from jaxdiff.config import ClassifierConfig, build
+from jaxdiff.config import build
 from jaxdiff.config.fields import GridName, SamplerName
 from jaxdiff.config.grid_file import GridFile, write_grid
 from jaxdiff.samplers import base, dpmpp_2m
@@ -77,9 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command; see `jaxdiff.cli.main`."""
     args = tyro.cli(LearnGrid, prog="jaxdiff learn-grid", args=arguments)
     _check(args)
-    run = runs.open_run(args.run)
-    if isinstance(run.config.model, ClassifierConfig):
-        raise ValueError(f"{args.run} holds a classifier, which draws nothing")
+    run = runs.model_of_data(args.run, "which draws nothing")
     options = {"eta": args.eta}
     if "eta" in args.learn and args.eta is None:
         options["eta"] = 0.5
@@ -168,7 +166,7 @@ def _objective(
 ) -> Any:
     """The objective; part 1 is of fresh noise."""
     if args.against == "data":
-        return training.to_data(build.load_data(run.config.data, "train").images())
+        return training.to_data(build.load_seen(run.config.data, "train").images())
     grid = build.build_grid(run.config, run.config.sampling.grid, args.reference_steps)
     key = jax.random.fold_in(jax.random.key(args.seed), part)
     return training.to_reference(

@@ -16,7 +16,7 @@ from jaxdiff import likelihood, plots
 from jaxdiff.arrays import check_range
 from jaxdiff.cli import estimates, estimators, outputs, runs, variances
 from jaxdiff.cli.say import show
-from jaxdiff.config import ClassifierConfig, Config, build
+from jaxdiff.config import Config, build
 from jaxdiff.data import Dataset
 from jaxdiff.likelihood import Estimate, Quantisation
 from jaxdiff.likelihood.quantisation import model_units
@@ -97,9 +97,8 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command; see `jaxdiff.cli.main`."""
     args = tyro.cli(Likelihood, prog="jaxdiff likelihood", args=arguments)
     _check(args)
-    run, console = runs.open_run(args.run), Console(stderr=True)
-    if isinstance(run.config.model, ClassifierConfig):
-        raise ValueError(f"{args.run} holds a classifier, which knows no density of the data")
+    run = runs.model_of_data(args.run, "which knows no density of the data")
+    console = Console(stderr=True)
     config = runs.single_precision(run.config, console)
     dataset = runs.load(config, args.data, args.value_range, args.split)
     labels = _labels(args, config, dataset)

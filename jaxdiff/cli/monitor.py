@@ -10,10 +10,11 @@ import numpy as np
 from jaxdiff import metrics, plots
 from jaxdiff.cli.sample import spread_labels
 from jaxdiff.config import Config, build
-from jaxdiff.config.networks import ClassifierConfig
+from jaxdiff.config.networks import A_MODEL, holds
 from jaxdiff.data import Dataset
 from jaxdiff.samplers import example_keys, sample
 from jaxdiff.training import TrainState, rundir
+from jaxdiff.training.latents import Encoded
 
 __all__ = ["ENOUGH", "Monitor", "draw", "heldout_batches"]
 
@@ -33,7 +34,8 @@ class Monitor:
         self._config, self._out = config, out
         part = config.training
         self._heldout = build.load_data(config.data, "heldout")
-        self._batches = heldout_batches(self._heldout, part.batch_size, part.heldout, config)
+        seen = build.load_seen(config.data, "heldout")
+        self._batches = heldout_batches(seen, part.batch_size, part.heldout, config)
         self._validate = jax.jit(build.build_validation(config))
 
     def __call__(self, state: TrainState) -> dict[str, float]:
@@ -45,7 +47,7 @@ class Monitor:
             for i, batch in enumerate(self._batches)
         ]
         numbers = {name: float(np.mean([float(s[name]) for s in seen])) for name in seen[0]}
-        if not isinstance(self._config.model, ClassifierConfig):
+        if holds(self._config.model) == A_MODEL:
             numbers |= self._look(weights, int(state.step))
         return numbers
 
@@ -74,6 +76,7 @@ def draw(config: Config, weights: Any) -> tuple[np.ndarray, np.ndarray | None]:
     labels = spread_labels(counts, n) if counts else None
     grid = build.build_grid(config, part.grid, part.steps)
     sampler, parts = build.build_sampler(part.sampler), []
+    decode = build.build_decode(config.data)
     for first in range(0, n, size):
         keys = example_keys(jax.random.key(0), size, first)
         chosen = None
@@ -81,12 +84,12 @@ def draw(config: Config, weights: Any) -> tuple[np.ndarray, np.ndarray | None]:
             chosen = jnp.asarray(np.resize(labels[first : first + size], size))
         denoise = build.build_denoise(config, weights, chosen)
         x = sample(keys, denoise, grid, (size, *config.data.shape), sampler=sampler)
-        parts.append(np.asarray(x))
+        parts.append(np.asarray(decode(x)))
     return np.clip(np.concatenate(parts)[:n], -1, 1), labels
 
 
 def heldout_batches(
-    data: Dataset, batch_size: int, most: int, config: Config
+    data: Dataset | Encoded, batch_size: int, most: int, config: Config
 ) -> list[dict[str, Any]]:
     """Held-out batches of one size, so that one program does; all of a small set at once."""
     size = min(batch_size, len(data))

@@ -15,11 +15,14 @@ from jaxdiff.config import Config, build
 from jaxdiff.config.fields import DataConfig
 from jaxdiff.data import Dataset, readers
 from jaxdiff.training import rundir
+from jaxdiff.training.latents import Encoded
 
 __all__ = [
     "AverageFlags",
     "Run",
     "load",
+    "model_of_data",
+    "next_command",
     "no_labels",
     "open_run",
     "other_data",
@@ -102,6 +105,34 @@ def open_run(path: Path) -> Run:
     return Run(path, config, total, abstract)
 
 
+def model_of_data(path: Path, why: str) -> Run:
+    """Reads a run that must hold a model of the data, as `open_run` does.
+
+    Args:
+        path: the run directory.
+        why: what another network lacks, for the message, such as "which draws nothing".
+
+    Raises:
+        ValueError: it holds another network.
+    """
+    run = open_run(path)
+    held = configs.holds(run.config.model)
+    if held != configs.A_MODEL:
+        raise ValueError(f"{path} holds {held}, {why}")
+    return run
+
+
+def next_command(path: Path, config: Config) -> str:
+    """The command that a trained run is for."""
+    if isinstance(config.model, configs.AutoencoderConfig):
+        return f"train {config.data.source} --data.latents {path} --out RUN"
+    by = "".join(f" --sampler ddpm --variance {name}" for name in config.variance.heads[:1])
+    what = f"{path}{by}"
+    if isinstance(config.model, configs.ClassifierConfig):
+        what = f"RUN --classifier {path} --guidance 1 --label 0"
+    return f"sample {what} --out samples.npz --plot samples.png"
+
+
 def read_config(path: Path) -> tuple[Config, int | None]:
     """A run's configuration, and the number of steps it goes to, None while unknown.
 
@@ -163,13 +194,13 @@ def weights(run: Run, state: training.TrainState, flags: AverageFlags, console: 
 
 def load(
     config: Config, source: str | None, value_range: tuple[float, float] | None, split: str
-) -> Dataset:
-    """A part of the run's data or of others, as `other_data` has it, of the model's shape.
+) -> Dataset | Encoded:
+    """A part of the run's data or of others, as `other_data` has it, as the model sees them.
 
     Raises:
         ValueError: examples of another shape.
     """
-    dataset = build.load_data(other_data(config.data, source, value_range), split)
+    dataset = build.load_seen(other_data(config.data, source, value_range), split)
     if dataset.example_shape != tuple(config.data.shape):
         raise ValueError(
             f"{dataset.name} holds examples {list(dataset.example_shape)}, the model is of"
@@ -178,7 +209,7 @@ def load(
     return dataset
 
 
-def own_labels(config: Config, dataset: Dataset, n: int | None) -> np.ndarray | None:
+def own_labels(config: Config, dataset: Dataset | Encoded, n: int | None) -> np.ndarray | None:
     """The labels of `dataset.images(n)`, None without any.
 
     Raises:
@@ -190,7 +221,7 @@ def own_labels(config: Config, dataset: Dataset, n: int | None) -> np.ndarray | 
     return labels
 
 
-def no_labels(config: Config, dataset: Dataset, n: int | None) -> np.ndarray:
+def no_labels(config: Config, dataset: Dataset | Encoded, n: int | None) -> np.ndarray:
     """-1, by which a conditional model is asked without a label, for each of `dataset.images(n)`.
 
     Raises:

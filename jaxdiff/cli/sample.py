@@ -19,7 +19,6 @@ from jaxdiff.cli.say import say
 from jaxdiff.config import build
 from jaxdiff.config.fields import SamplerName
 from jaxdiff.config.grid_file import GridFile, read_grid
-from jaxdiff.config.networks import ClassifierConfig
 from jaxdiff.data import npz
 from jaxdiff.grids import GRIDS, from_steps
 from jaxdiff.samplers import example_keys, sample
@@ -85,11 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command; see `jaxdiff.cli.main`."""
     args = tyro.cli(Sample, prog="jaxdiff sample", args=arguments)
     _check(args)
-    run = runs.open_run(args.run)
-    if isinstance(run.config.model, ClassifierConfig):
-        raise ValueError(
-            f"{args.run} holds a classifier, which draws nothing: give it --classifier"
-        )
+    run = runs.model_of_data(args.run, "which draws nothing")
     file = _grid_file(args, run)
     if file is not None:
         args = _as_learned(args, file)
@@ -211,12 +206,14 @@ def _draw(
     guide: guiding.Guide,
 ) -> np.ndarray:
     """[N, ...] in [-1, 1]."""
+    decode = build.build_decode(run.config.data)
 
     def draw(index: np.ndarray) -> Array:
         keys = example_keys(jax.random.key(args.seed), len(index), int(index[0]))
         chosen = None if labels is None else jnp.asarray(np.resize(labels[index[0] :], len(index)))
         denoise = build.build_denoise(run.config, weights, chosen, guide)
-        return sample(keys, denoise, grid, (len(index), *run.config.data.shape), sampler=sampler)
+        shape = (len(index), *run.config.data.shape)
+        return decode(sample(keys, denoise, grid, shape, sampler=sampler))
 
     return in_chunks(args.n, args.chunk, draw)
 

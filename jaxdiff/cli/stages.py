@@ -74,8 +74,9 @@ def tuned(method: str, named: str | None, begins: str | None) -> Config:
 def _trained(begins: str) -> Config:
     """The configuration of a run that another may begin from."""
     config = runs.read_config(Path(begins))[0]
-    if isinstance(config.model, configs.ClassifierConfig):
-        raise ValueError(f"--from {begins} holds a classifier, wanted a model of the data")
+    held = configs.holds(config.model)
+    if held != configs.A_MODEL:
+        raise ValueError(f"--from {begins} holds {held}, wanted {configs.A_MODEL}")
     if config.tuning.method is not None:
         raise ValueError(f"--from {begins} is tuned already: begin from {config.begins}")
     return config

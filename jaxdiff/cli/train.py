@@ -32,6 +32,7 @@ _FREE += ("training.best", "training.tensorboard", "training.explode", "training
 _FREE += ("training.fully_sharded", "training.model_devices")
 _FREE += ("data.source", "sampling.")
 _FREE += ("data.bins",)  # follows from the data; older runs do not say it
+_FREE += ("data.latents",)  # where they lie; data.codec says whether they are the same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,9 +140,10 @@ def train(args: Train, base: Config, stored: Config | None) -> int:
     parameters = (
         f"{size:,} parameters" if trained == size else f"{trained:,} of {size:,} parameters"
     )
+    what = "examples" if config.data.latents is None else "latents"
     say(
         console,
-        f"{len(dataset)} examples {list(config.data.shape)} of {args.data}, preset "
+        f"{len(dataset)} {what} {list(config.data.shape)} of {args.data}, preset "
         f"{config.preset}, {parameters}, {jax.device_count()} x {jax.default_backend()}",
     )
     return _run(args, config, dataset, first, console)
@@ -171,8 +173,9 @@ def _base(arguments: list[str]) -> tuple[Config, Config | None]:
     named, stored = value_of("--preset", arguments), resumed(arguments)
     begins, method = value_of("--from", arguments), value_of("--method", arguments)
     if stored is not None:
-        if isinstance(stored.model, configs.ClassifierConfig):
-            raise ValueError("--out holds a classifier: jaxdiff classifier resumes it")
+        held = configs.holds(stored.model)
+        if held != configs.A_MODEL:
+            raise ValueError(f"--out holds {held}: jaxdiff {stored.preset} resumes it")
         if named not in (None, stored.preset):
             raise ValueError(f"--preset {named}: the run was begun with preset {stored.preset}")
         stages.check_same(stored, begins, method)
@@ -189,6 +192,10 @@ def _base(arguments: list[str]) -> tuple[Config, Config | None]:
         raise ValueError("DATA comes first: jaxdiff train DATA --out RUN ...; or see --help")
     size = value_of("--data.size", arguments)
     shape = data.example_shape(arguments[0], size=int(size) if (size or "").isdecimal() else None)
+    latents = value_of("--data.latents", arguments)
+    if latents is not None:
+        part = configs.DataConfig(latents=latents)
+        return configs.preset(configs.preset_for_latents(build.open_codec(part).shape)), None
     return configs.preset(configs.preset_for(shape)), None
 
 
@@ -334,12 +341,9 @@ def _say_end(args: Train, config: Config, done: Any, console: Console) -> int:
         return 130 if done.signal == signal.SIGINT else 0
     rows = rundir.read_log(args.out)
     last = rows[-1] if rows else {"seconds": math.nan, "loss": math.nan}
-    use = f"RUN --classifier {args.out} --guidance 1 --label 0"
-    by = "".join(f" --sampler ddpm --variance {name}" for name in config.variance.heads[:1])
-    what = use if isinstance(config.model, configs.ClassifierConfig) else f"{args.out}{by}"
     say(
         console,
         f"{number} steps in {last['seconds']:.0f} s, loss {last['loss']:.4f}, in {args.out}",
-        f"next: jaxdiff sample {what} --out samples.npz --plot samples.png",
+        f"next: jaxdiff {runs.next_command(args.out, config)}",
     )
     return 0

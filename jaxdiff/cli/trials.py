@@ -251,7 +251,7 @@ class _Line:
 
     def _losses(self, states: Any) -> dict[int, float]:
         config = self.group.config
-        heldout = build.load_data(config.data, "heldout")
+        heldout = build.load_seen(config.data, "heldout")
         part = config.training
         batches = monitor.heldout_batches(heldout, part.batch_size, part.heldout, config)
 

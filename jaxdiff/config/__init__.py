@@ -21,7 +21,9 @@ from jaxdiff.config.fields import (
     VarianceConfig,
 )
 from jaxdiff.config.networks import (
+    A_MODEL,
     MODELS,
+    AutoencoderConfig,
     ClassifierConfig,
     DhariwalConfig,
     DiTConfig,
@@ -30,10 +32,22 @@ from jaxdiff.config.networks import (
     SuAConfig,
     SuBConfig,
     UNetConfig,
+    holds,
 )
-from jaxdiff.config.presets import CLASSIFIER, PRESETS, STAGES, preset, preset_for, tune
+from jaxdiff.config.presets import (
+    AUTOENCODER,
+    CLASSIFIER,
+    PRESETS,
+    STAGES,
+    preset,
+    preset_for,
+    preset_for_latents,
+    tune,
+)
 
 __all__ = [
+    "AUTOENCODER",
+    "A_MODEL",
     "CLASSIFIER",
     "HEADS",
     "METHODS",
@@ -41,6 +55,7 @@ __all__ = [
     "PRESETS",
     "SCHEDULES",
     "STAGES",
+    "AutoencoderConfig",
     "ClassifierConfig",
     "Config",
     "DataConfig",
@@ -62,8 +77,10 @@ __all__ = [
     "VarianceConfig",
     "changes",
     "from_json",
+    "holds",
     "preset",
     "preset_for",
+    "preset_for_latents",
     "to_json",
     "tune",
 ]

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxdiff import arrays, data, losses, schedules, training
+from jaxdiff import data, schedules, training
 from jaxdiff.config.fields import Config, DataConfig
+from jaxdiff.config.latents import build_decode, open_codec, see
 from jaxdiff.config.loss import build_loss, build_validation
 from jaxdiff.config.model import (
     build_classifier,
@@ -21,12 +21,13 @@ from jaxdiff.config.model import (
     build_model,
     build_schedule,
 )
-from jaxdiff.config.networks import ClassifierConfig
+from jaxdiff.config.networks import A_MODEL, ClassifierConfig, holds
+from jaxdiff.config.state import averaged, begin, build_optimizer, build_state, ema_decays
 from jaxdiff.data import Dataset
 from jaxdiff.denoiser import Denoiser, clip_x0
 from jaxdiff.grids import GRIDS
 from jaxdiff.samplers import make_sampler
-from jaxdiff.training.comparison import leaf_differences, leaves
+from jaxdiff.training.latents import Encoded
 from jaxdiff.typing import Denoise, Grid, Sampler
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "begin",
     "build_classifier",
     "build_data",
+    "build_decode",
     "build_denoise",
     "build_denoiser",
     "build_grid",
@@ -53,6 +55,8 @@ __all__ = [
     "count_trained",
     "ema_decays",
     "load_data",
+    "load_seen",
+    "open_codec",
 ]
 
 
@@ -69,11 +73,17 @@ def load_data(config: DataConfig, split: str) -> Dataset:
     )
 
 
-def build_data(config: Config) -> tuple[Config, Dataset]:
+def load_seen(config: DataConfig, split: str) -> Dataset | Encoded:
+    """The same as the network sees it: in latents, where it learns in such."""
+    return see(config, load_data(config, split))[1]
+
+
+def build_data(config: Config) -> tuple[Config, Dataset | Encoded]:
     """The training data, and the configuration with what was found out from them.
 
     Raises:
         ValueError: the data cannot be read, or are not what the network is for.
+        FileNotFoundError: there is no such autoencoder.
     """
     if not 0 <= config.data.augment <= 1:
         raise ValueError(f"data.augment must lie in [0, 1], got {config.data.augment}")
@@ -81,19 +91,20 @@ def build_data(config: Config) -> tuple[Config, Dataset]:
     counts: tuple[int, ...] = ()
     if config.data.labels and dataset.y is not None:
         counts = tuple(np.bincount(dataset.y, minlength=dataset.num_classes).tolist())
+    part, seen = see(config.data, dataset)
     found = dataclasses.replace(
-        config.data,
-        shape=tuple(dataset.example_shape),
+        part,
+        shape=tuple(seen.example_shape),
         label_counts=counts,
-        bins=dataset.bins,
+        bins=seen.bins,
     )
     _check_shape(config, found.shape)
     if config.data.augment and len(found.shape) != 3:
         raise ValueError(f"data.augment is for images, got examples of shape {list(found.shape)}")
-    dataset = dataset.with_batches(
+    seen = seen.with_batches(
         config.training.batch_size, seed=config.training.seed, flip=config.data.flip
     )
-    return dataclasses.replace(config, data=found), dataset
+    return dataclasses.replace(config, data=found), seen
 
 
 def _check_shape(config: Config, shape: tuple[int, ...]) -> None:
@@ -103,54 +114,6 @@ def _check_shape(config: Config, shape: tuple[int, ...]) -> None:
             f"preset {config.preset} is for {'vectors' if wanted == 1 else 'images'}, got examples "
             f"of shape {list(shape)} from {config.data.source}; choose another preset"
         )
-
-
-def build_optimizer(config: Config) -> Any:
-    """The optimiser, of unit learning rate; where a network is tuned, for what is trained of it."""
-    part = config.optimizer
-    arrays.check_range("optimizer.lr", part.lr, 0, np.inf)
-    optimizer = getattr(training, part.name)(
-        b1=part.b1, b2=part.b2, eps=part.eps, clip=part.clip, weight_decay=part.weight_decay
-    )
-    if config.tuning.method is None:
-        return optimizer
-    return training.optim.only_trained(optimizer, build_model(config).labels)
-
-
-def ema_decays(config: Config) -> Any:
-    """The decay of the average; where there are more, all by name: {"0.999": 0.999, ...}.
-
-    Those by powers are named by their widths, "width 0.05".
-
-    Raises:
-        ValueError: a decay or a width is out of range, or given twice.
-    """
-    part = config.optimizer
-    decays = (part.ema_decay, *part.more_ema_decays)
-    for decay in decays:
-        arrays.check_range("optimizer: decays of averages", decay, 0, 1)
-    if not part.more_ema_decays and not part.power_widths:
-        return part.ema_decay
-    for what, given in (("decays", decays), ("widths", part.power_widths)):
-        if len(set(given)) < len(given):
-            raise ValueError(f"optimizer: {what} of averages must differ, got {given}")
-    powers = {f"width {width!r}": training.ema.power(width) for width in part.power_widths}
-    return {repr(decay): decay for decay in decays} | powers
-
-
-def averaged(config: Config, state: training.TrainState, decay: float | None = None) -> Any:
-    """The averaged parameters, of the main decay unless another of the run's is named.
-
-    Raises:
-        ValueError: the run keeps no average of that decay.
-    """
-    part = config.optimizer
-    decay = part.ema_decay if decay is None else decay
-    known = (part.ema_decay, *part.more_ema_decays)
-    if decay not in known:
-        kept = ", ".join(map(repr, known))
-        raise ValueError(f"the run keeps averages of decay {kept}, got {decay}")
-    return state.ema[repr(decay)] if isinstance(ema_decays(config), dict) else state.ema
 
 
 def build_step(config: Config) -> Callable:
@@ -191,48 +154,6 @@ def build_layout(config: Config, mesh: Mesh | None) -> Callable[[Any], Any] | No
     )
 
 
-def build_state(config: Config) -> training.TrainState:
-    """The state before the first step; under `jax.eval_shape`, what a checkpoint is read into."""
-    key = jax.random.key(config.training.seed)
-    key_params, key_run = jax.random.split(key)
-    inputs = [jnp.zeros((1, *config.data.shape)), jnp.zeros((1,))]
-    if config.data.label_counts and not isinstance(config.model, ClassifierConfig):
-        inputs.append(jnp.zeros((1,), jnp.int32))
-    variables = build_model(config).init(key_params, *inputs)
-    part = config.optimizer
-    return training.init_state(
-        key_run,
-        variables,
-        build_optimizer(config),
-        hyper={"lr": part.lr, "ema_decay": ema_decays(config), "warmup": part.warmup},
-        aux=losses.loss_history() if config.loss.times == "importance" else (),
-    )
-
-
-def begin(state: training.TrainState, variables: Any) -> training.TrainState:
-    """The state of a network with heads, or under tuning, that begins from trained variables.
-
-    Args:
-        state: as `build_state` made it.
-        variables: {"params": ...}, of its backbone, or of one with heads, which are left behind.
-
-    Returns:
-        The state whose backbone, averages included, is as trained.
-
-    Raises:
-        ValueError: parameters of other names or shapes.
-    """
-    params = variables["params"]
-    params = params.get("backbone", params)
-    old = state.params["params"]
-    differences = leaf_differences(leaves(params), leaves(old["backbone"]))
-    if differences:
-        raise ValueError(f"the run is of another network: {'; '.join(differences[:3])}")
-    params = {"params": {**old, "backbone": params}}
-    averages = training.ema.init(params, state.hyper["ema_decay"])
-    return dataclasses.replace(state, params=params, ema=averages)
-
-
 def check(config: Config, batch: dict[str, Any]) -> training.TrainState:
     """Raises what training on such batches, or sampling as configured, would raise in the end.
 
@@ -252,7 +173,7 @@ def check(config: Config, batch: dict[str, Any]) -> training.TrainState:
     """
     if isinstance(config.model, ClassifierConfig):
         build_classifier(config, None)
-    else:
+    if holds(config.model) == A_MODEL:
         _check_sampling(config)
         schedules.check_spread(build_schedule(config), batch["x"])
     abstract = jax.eval_shape(lambda: build_state(config))
@@ -262,6 +183,11 @@ def check(config: Config, batch: dict[str, Any]) -> training.TrainState:
 
 def _check_sampling(config: Config) -> None:
     part = config.sampling
+    if config.data.latents is not None and part.clip:
+        raise ValueError(
+            "sampling.clip holds estimates to [-1, 1], the range of data, which latents have not:"
+            " give --sampling.no-clip with --data.latents"
+        )
     grid, sampler = build_grid(config, part.grid, part.steps), build_sampler(part.sampler)
     build_denoiser(config, None).check(grid.levels)
     if hasattr(sampler, "check"):

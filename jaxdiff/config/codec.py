@@ -6,23 +6,27 @@ import typing
 from typing import Any, Literal
 
 from jaxdiff.config.fields import Config
-from jaxdiff.config.networks import MODELS, ClassifierConfig
+from jaxdiff.config.networks import MODELS
 
 __all__ = ["changes", "decode", "from_json", "plain", "to_json"]
 
 _OF_DENOISING = ("begins", "parametrization", "loss", "variance", "sampling")
+_LEFT_OUT = {"classifier": _OF_DENOISING, "autoencoder": (*_OF_DENOISING, "schedule")}
 
 
 def to_json(config: Config) -> dict[str, Any]:
     """The configuration as dicts, lists and numbers; the kind of network is "kind".
 
-    A classifier's has no parts that are of denoising alone; what is not tuned, none of tuning.
+    A classifier's and an autoencoder's have no parts that are of denoising alone; what is not
+    tuned, none of tuning; and what does not learn in latents, no word of them.
     """
     values = dataclasses.asdict(config)
     if config.tuning.method is None:
         del values["tuning"]
-    if isinstance(config.model, ClassifierConfig):
-        values = {k: v for k, v in values.items() if k not in _OF_DENOISING}
+    if config.data.latents is None:
+        del values["data"]["latents"], values["data"]["codec"]
+    left_out = _LEFT_OUT.get(config.model.kind, ())
+    values = {k: v for k, v in values.items() if k not in left_out}
     values["model"] = {"kind": config.model.kind, **values["model"]}
     return plain(values)
 

@@ -105,8 +105,12 @@ class DataConfig:
     """Whether images are mirrored left to right at random."""
     augment: float = 0.0
     """The probability of each geometric distortion, of which the network is told; EDM's is .12."""
+    latents: str | None = None
+    """The run of jaxdiff autoencoder in whose latents the network learns and draws."""
+    codec: tyro.conf.Suppress[str | None] = None
+    """The digest of that autoencoder and its scale; found out from it."""
     shape: tyro.conf.Suppress[tuple[int, ...]] = ()
-    """The shape of an example; found out from the data."""
+    """The shape of an example, or of its latents; found out from the data."""
     label_counts: tyro.conf.Suppress[tuple[int, ...]] = ()
     """How many training examples each class has, if conditioned on it; found out as well."""
     bins: tyro.conf.Suppress[int | None] = None

@@ -12,12 +12,14 @@ from jaxdiff.config.model import (
     build_classifier,
     build_denoiser,
     build_learned_range,
+    build_model,
     build_schedule,
     check_variance,
     with_options,
 )
-from jaxdiff.config.networks import ClassifierConfig
+from jaxdiff.config.networks import AutoencoderConfig, ClassifierConfig
 from jaxdiff.losses.weights import Weight
+from jaxdiff.training import latents
 
 __all__ = ["build_loss", "build_validation"]
 
@@ -26,7 +28,9 @@ _OF_EXAMPLES = ("per_example", "weighted", "t")  # what losses tell besides thei
 
 def build_loss(config: Config) -> Callable:
     """loss_fn(params, batch, key, hyper, aux)."""
-    if isinstance(config.model, ClassifierConfig):
+    if isinstance(config.model, AutoencoderConfig):
+        loss_fn = latents.autoencoder_loss(build_model(config))
+    elif isinstance(config.model, ClassifierConfig):
         loss_fn = training.classification_loss(
             build_classifier(config, None), build_schedule(config)
         )
@@ -98,6 +102,8 @@ def build_validation(config: Config) -> Callable[[Any, Any, Array], dict[str, Ar
     times: equal keys and batches make checkpoints comparable. What a loss is made of is told as
     well: "heldout_mean", "heldout_bound", and each head's by its name.
     """
+    if isinstance(config.model, AutoencoderConfig):
+        return _autoencoder_validation(config)
     schedule = build_schedule(config)
     if isinstance(config.model, ClassifierConfig):
         classifier = build_classifier(config, None)
@@ -128,6 +134,16 @@ def build_validation(config: Config) -> Callable[[Any, Any, Array], dict[str, Ar
         return {"heldout_loss": loss} | {f"heldout_{n}": v.mean() for n, v in parts.items()}
 
     return watched
+
+
+def _autoencoder_validation(config: Config) -> Callable[[Any, Any, Array], dict[str, Array]]:
+    loss_fn = latents.autoencoder_loss(build_model(config))
+
+    def decoded(params: Any, batch: Any, key: Array) -> dict[str, Array]:
+        loss, (told, _) = loss_fn(params, batch, key, {}, ())
+        return {"heldout_loss": loss} | {f"heldout_{name}": v for name, v in told.items()}
+
+    return decoded
 
 
 def _allow(options: dict[str, float], known: tuple[str, ...], times: str) -> None:

@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from jaxdiff import grids, models, schedules
+from jaxdiff import arrays, grids, models, schedules
 from jaxdiff import parametrization as parametrizations
-from jaxdiff.arrays import check_range
 from jaxdiff.config.fields import HEADS, SCHEDULES, Config, TuningConfig
+from jaxdiff.config.networks import AutoencoderConfig
 from jaxdiff.config.tuned import tuned
 from jaxdiff.data.augment import LABELS
 from jaxdiff.denoiser import Denoiser, make_denoiser
@@ -42,6 +42,8 @@ _KINDS = {
 
 def build_model(config: Config) -> Any:
     """The network, a Flax module or one with heads: the same object for equal configurations."""
+    if isinstance(config.model, AutoencoderConfig):
+        return _autoencoder(config.model, config.data.shape)
     more, part, tuning = {"num_classes": _classes(config)}, config.variance, config.tuning
     if config.data.augment:
         more["cond_dim"] = LABELS
@@ -67,6 +69,14 @@ def _network(
     if tuning.method is not None:
         return tuned(net, tuning, shape)
     return models.WithHeads(net, heads, form, frozen) if heads else net
+
+
+@functools.cache
+def _autoencoder(model: AutoencoderConfig, shape: tuple[int, ...]) -> models.Autoencoder:
+    if len(shape) != 3:
+        raise ValueError(f"an autoencoder is for images, got examples of shape {list(shape)}")
+    arrays.check_range("model.std", model.std, 0, math.inf, "()")
+    return models.Autoencoder(**dataclasses.asdict(model), out_channels=shape[-1])
 
 
 def _classes(config: Config) -> int:
@@ -95,7 +105,7 @@ def check_variance(config: Config) -> None:
                 "variance.heads learned is trained by the bound of a chain, got the continuous"
                 f" schedule.name {config.schedule.name}; choose one named after betas"
             )
-        check_range("variance.bound_weight", part.bound_weight, 0, math.inf, "[)")
+        arrays.check_range("variance.bound_weight", part.bound_weight, 0, math.inf, "[)")
     elif part.heads and part.frozen and config.optimizer.weight_decay:
         raise ValueError(
             "optimizer.weight_decay must be 0 where the network below its heads stays as it is"

@@ -97,7 +97,7 @@ def export_sampler(
     sampler: Sampler,
     labelled: bool = False,
     guided: bool = False,
-    decode: Callable[[Array], Array] = lambda x: x,
+    decode: Callable[[Any, Array], Array] = lambda weights, x: x,
     platforms: Sequence[str] = ("cpu",),
     batch: int | None = None,
 ) -> Program:
@@ -112,7 +112,7 @@ def export_sampler(
         sampler: the algorithm.
         labelled: whether the program takes `label`.
         guided: whether it takes `guidance`.
-        decode: what is done to samples [B, ...], such as a decoder of latents.
+        decode: `decode(weights, x)`, what is done to samples [B, ...], such as to decode latents.
         platforms: of `PLATFORMS`, where it is to run; none of them need be here.
         batch: examples a call; any number of them if None.
 
@@ -134,7 +134,7 @@ def export_sampler(
         tree = jax.tree.unflatten(structure, [weights[name] for name in by_name])
         each = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(key), index)
         model = denoise_of(tree, label, guidance)
-        return decode(sample(each, model, grid, (*index.shape, *shape), sampler=sampler))
+        return decode(tree, sample(each, model, grid, (*index.shape, *shape), sampler=sampler))
 
     inputs = _inputs(batch, labelled, guided)
     abstract = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in by_name.items()}

@@ -8,6 +8,7 @@ what it and `DiT` are made of.
 
 from jaxdiff.models import positions
 from jaxdiff.models.attention import Attention
+from jaxdiff.models.autoencoder import Autoencoder
 from jaxdiff.models.classifier import Classifier
 from jaxdiff.models.dhariwal import DhariwalUNet, adm_imagenet64
 from jaxdiff.models.dit import DiT, dit_of_size
@@ -24,6 +25,7 @@ __all__ = [
     "GAU",
     "MLP",
     "Attention",
+    "Autoencoder",
     "Classifier",
     "DhariwalUNet",
     "DiT",

@@ -14,8 +14,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdiff import arrays, hubness
+from jaxdiff.gaussian import normal_kl
 from jaxdiff.training.state import TrainState, init_state
 from jaxdiff.training.step import LossFn, make_train_step
+from jaxdiff.typing import Normal
 
 __all__ = ["GANStates", "gan_states", "make_gan_step", "vae_loss"]
 
@@ -108,17 +110,22 @@ def _with(state: TrainState, aux: Any) -> TrainState:
     return dataclasses.replace(state, aux=aux)
 
 
-def vae_loss(encoder: Any, decoder: Any, *, std: float = 0.3) -> LossFn:
+def vae_loss(
+    encode: Callable[[Any, Array], tuple[Array, Array]],
+    decode: Callable[[Any, Array], Array],
+    *,
+    std: float = 0.3,
+) -> LossFn:
     """The negative bound of images by a normal of deviation `std`, less its constant, in nats.
 
     Args:
-        encoder: images -> means and log variances [B, L].
-        decoder: [B, L] -> images.
-        std: of a pixel around the decoder's, > 0.
+        encode: `encode(params, x)`, images to means and log variances of latents, [B, ...] each.
+        decode: `decode(params, z)`, latents to images.
+        std: of a pixel around the decoder's, > 0; 2 std^2 is the weight of the divergence beside
+            the sum of squared errors.
 
     Returns:
-        loss_fn of parameters {"encoder", "decoder"}, for `make_train_step`; metrics "kl" and
-        "error" (squared, a pixel).
+        loss_fn for `make_train_step`; metrics "kl" and "error" (squared, a pixel).
 
     Raises:
         ValueError: a std that is not positive.
@@ -129,10 +136,10 @@ def vae_loss(encoder: Any, decoder: Any, *, std: float = 0.3) -> LossFn:
 
     def loss_fn(params: Any, batch: Any, key: Array, hyper: Any, aux: Any) -> Any:
         x = batch["x"]
-        mean, log_var = encoder.apply(params["encoder"], x)
+        mean, log_var = encode(params, x)
         z = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape, mean.dtype)
-        square = arrays.event_sum((x - decoder.apply(params["decoder"], z)) ** 2)
-        kl = 0.5 * jnp.sum(mean**2 + jnp.exp(log_var) - 1 - log_var, axis=-1)
+        square = arrays.event_sum((x - decode(params, z)) ** 2)
+        kl = arrays.event_sum(normal_kl(Normal(mean, jnp.exp(log_var)), Normal(0.0, 1.0)))
         told = {"kl": jnp.mean(kl), "error": jnp.mean(square) / x[0].size}
         return jnp.mean(square) / (2 * std**2) + jnp.mean(kl), (told, aux)
 

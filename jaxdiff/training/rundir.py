@@ -7,6 +7,7 @@ RUN/checkpoints/    one folder a checkpoint (see `checkpoint`)
 RUN/averages/       snapshots of averages by powers of time (see `snapshots`)
 RUN/samples/        pictures drawn at checkpoints
 RUN/backbone/       what besides parameters describes a network that is tuned, such as tokenizers
+RUN/latents.json    mean and deviation of what an autoencoder's encoder gives
 RUN/test.json       how well it does on its test part
 RUN/tensorboard/    events, where they are asked for
 """
@@ -40,6 +41,7 @@ __all__ = [
     "checkpoints",
     "clear",
     "evaluations",
+    "latents",
     "locked",
     "log",
     "read_config",
@@ -82,6 +84,11 @@ def samples(run: str | Path) -> Path:
 def backbone(run: str | Path) -> Path:
     """Where the files of a network that is tuned lie, without its parameters."""
     return Path(run) / "backbone"
+
+
+def latents(run: str | Path) -> Path:
+    """Where the moments of an autoencoder's latents lie."""
+    return Path(run) / "latents.json"
 
 
 def test_result(run: str | Path) -> Path:
@@ -138,7 +145,7 @@ def clear(run: str | Path) -> None:
     Raises:
         ValueError: something of these names is there, but no run: nothing is removed.
     """
-    tables = (log(run), evaluations(run), test_result(run))
+    tables = (log(run), evaluations(run), latents(run), test_result(run))
     folders = (checkpoints(run), averages(run), samples(run), tensorboard(run), backbone(run))
     config = Path(run) / "config.json"
     if config.exists():

@@ -85,7 +85,7 @@ def test_fixed_batch_without_inputs(key):
 
 
 def test_decoded(key):
-    twice = make(decode=lambda x: jnp.concatenate([x, x], 1), labelled=False, guided=False)
+    twice = make(decode=lambda weights, x: jnp.concatenate([x, x], 1), labelled=False, guided=False)
     assert twice.about["shape"] == [4]
     x = twice(key, np.arange(2))
     np.testing.assert_array_equal(x[:, :2], x[:, 2:])

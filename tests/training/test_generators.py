@@ -88,7 +88,11 @@ def test_vae_reaches_the_density_of_a_gaussian():
             return slope * x, jnp.broadcast_to(log_var, x.shape)
 
     optimizer = optim.adam()
-    loss = generators.vae_loss(Encode(), Shift(), std=1.0)
+    loss = generators.vae_loss(
+        lambda params, x: Encode().apply(params["encoder"], x),
+        lambda params, z: Shift().apply(params["decoder"], z),
+        std=1.0,
+    )
     step = training.make_train_step(loss, optimizer)
     x = jnp.zeros((1, 1, 1, 1))
     params = {
@@ -113,4 +117,4 @@ def test_bad_input():
     with pytest.raises(ValueError, match="penalty"):
         generators.make_gan_step(Shift(), Quadratic(), optim.adam(), latent=1, penalty=-1.0)
     with pytest.raises(ValueError, match="std"):
-        generators.vae_loss(Shift(), Shift(), std=0.0)
+        generators.vae_loss(Shift().apply, Shift().apply, std=0.0)
