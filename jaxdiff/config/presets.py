@@ -169,10 +169,10 @@ PRESETS: dict[str, Config] = {
     ),
     # Latents of 4x4x4 of 8x8 images, by `jaxdiff autoencoder digits`; minutes on two cores.
     "digits-latent": Config(
-        model=DiTConfig(width=128, depth=4, heads=4, patch=1),
+        model=DiTConfig(width=96, depth=4, heads=4, patch=1),
         loss=LossConfig(weight="plain"),
         optimizer=OptimizerConfig(lr=1e-3, b2=0.99),
-        training=TrainingConfig(batch_size=64, steps=9000, log_every=100),
+        training=TrainingConfig(batch_size=32, steps=6000, log_every=100),
         sampling=SamplingConfig(clip=False),
     ),
     # Latents of 32x32x4 of images of 256 pixels.
