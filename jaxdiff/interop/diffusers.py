@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from jaxdiff.interop import diffusers_dit, diffusers_unet, names
 from jaxdiff.interop.weights import read_safetensors, read_torch, write_safetensors
 from jaxdiff.models import DiT, UNet
 
-__all__ = ["Network", "from_diffusers", "read_diffusers", "to_diffusers", "write_diffusers"]
+__all__ = ["from_diffusers", "read_diffusers", "to_diffusers", "write_diffusers"]
 
 _NAME = "diffusion_pytorch_model"
 
@@ -33,21 +33,7 @@ _CLASSES = {
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-class Network(NamedTuple):
-    """A network of ours with the weights of another.
-
-    Attributes:
-        net: the network.
-        params: float32, for `net.apply({"params": params}, x, t, label)`.
-        shape: of its images, (H, W, C).
-    """
-
-    net: Any
-    params: dict[str, Any]
-    shape: tuple[int, int, int]
-
-
-def read_diffusers(directory: str | os.PathLike) -> Network:
+def read_diffusers(directory: str | os.PathLike) -> names.Network:
     """Reads a network from a directory, or from the "unet" or "transformer" of a pipeline's.
 
     Args:
@@ -94,7 +80,7 @@ def write_diffusers(directory: str | os.PathLike, net: Any, params: Any, shape: 
         file.write((json.dumps(config, indent=2) + "\n").encode())
 
 
-def from_diffusers(config: Mapping[str, Any], weights: Mapping[str, Any]) -> Network:
+def from_diffusers(config: Mapping[str, Any], weights: Mapping[str, Any]) -> names.Network:
     """Our network and parameters from their configuration and tensors.
 
     A network with classes of theirs has no null label unless it is a DiT: here label -1 then adds
@@ -127,7 +113,7 @@ def from_diffusers(config: Mapping[str, Any], weights: Mapping[str, Any]) -> Net
         net, shape = diffusers_dit.network(fields), common.shape_of(fields)
         table, constants = diffusers_dit.table(net), diffusers_dit.constants(net, shape)
     params = names.read(weights, names.shapes_of(net, shape), table, constants)
-    return Network(net, params, shape)
+    return names.Network(net, params, shape)
 
 
 def to_diffusers(

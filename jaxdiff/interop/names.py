@@ -27,6 +27,7 @@ __all__ = [
     "Kind",
     "Layer",
     "Link",
+    "Network",
     "chunks",
     "dense_as_conv",
     "layer",
@@ -67,6 +68,20 @@ class Link(NamedTuple):
     names: tuple[str, ...]
     kind: Kind
     copies: tuple[str, ...] = ()
+
+
+class Network(NamedTuple):
+    """A network of ours with the weights of another.
+
+    Attributes:
+        net: the network.
+        params: float32, for `net.apply({"params": params}, x, t, label)`.
+        shape: of its images, (H, W, C).
+    """
+
+    net: Any
+    params: dict[str, Any]
+    shape: tuple[int, int, int]
 
 
 Layer = dict[str, tuple[str, Kind]]

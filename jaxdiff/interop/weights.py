@@ -19,7 +19,7 @@ def read_torch(path: str | os.PathLike) -> dict[str, Any]:
         path: such as weights.pth.
 
     Returns:
-        Arrays by name; dictionaries within stay dictionaries.
+        Arrays by name, floats as float32; dictionaries and lists within stay what they are.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -43,7 +43,7 @@ def read_torch(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads a .safetensors file.
+    """Reads a .safetensors file; bfloat16 comes as float32, which holds it exactly.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -54,8 +54,9 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     files.check_readable(path)
     library = _safetensors(path)
     try:
-        return library.numpy.load_file(path)
-    except (library.SafetensorError, KeyError, TypeError) as error:  # the latter: numpy lacks them
+        found = library.deserialize(path.read_bytes())
+        return {name: _array(**about) for name, about in found}
+    except (library.SafetensorError, KeyError) as error:
         raise ValueError(f"{path} cannot be read: {error!r}") from error
 
 
@@ -81,12 +82,28 @@ def _safetensors(path: Path) -> Any:
     return safetensors
 
 
+_DTYPES = {
+    f"{letter}{8 * size}": f"<{letter.lower()}{size}" for letter in "IU" for size in (1, 2, 4, 8)
+}
+_DTYPES |= {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BOOL": "?"}
+
+
+def _array(*, dtype: str, shape: list[int], data: bytes) -> np.ndarray:
+    """An array of safetensors' name of a dtype; bfloat16 is the upper half of float32."""
+    if dtype == "BF16":
+        wide = np.frombuffer(data, "<u2").astype("<u4") << 16
+        return wide.view("<f4").reshape(shape)
+    return np.frombuffer(data, _DTYPES[dtype]).reshape(shape)
+
+
 def _arrays(found: dict[str, Any]) -> dict[str, Any]:
-    """Tensors as float32 or integer arrays; what is neither tensor nor dictionary is left out."""
+    """Tensors as arrays, also in dictionaries and lists within; all else is left out."""
     made: dict[str, Any] = {}
     for name, value in found.items():
         if isinstance(value, dict):
             made[name] = _arrays(value)
+        elif isinstance(value, list | tuple):
+            made[name] = list(_arrays(dict(enumerate(value))).values())
         elif hasattr(value, "detach"):
             tensor = value.detach()
             wide = tensor.float() if tensor.is_floating_point() else tensor
