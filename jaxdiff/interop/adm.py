@@ -5,6 +5,7 @@ or pooling between the levels, as improved-diffusion has it, a UNet. Heads, the 
 keys and values, and the size of images are nowhere in the tensors and must be said.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -134,7 +135,8 @@ def _plan(shapes: Mapping[str, tuple[int, ...]]) -> _Plan:
 
     channels = there("time_embed.0.weight", 2)[1]
     first, last = there("input_blocks.0.0.weight", 4), there("out.2.weight", 4)
-    count = 1 + max(int(n.split(".")[1]) for n in shapes if n.startswith("output_blocks."))
+    taken = {way: _numbers(shapes, f"{way}_blocks") for way in ("input", "output")}
+    count = 1 + max(taken["output"], default=0)
     per, between = count, "pool"  # blocks of a level on the way up
     for i in range(count):
         inside = [n.split(".", 2)[2] for n in shapes if n.startswith(f"output_blocks.{i}.")]
@@ -145,8 +147,7 @@ def _plan(shapes: Mapping[str, tuple[int, ...]]) -> _Plan:
             per, between = i + 1, "blocks"
             break
     else:
-        taken = {int(n.split(".")[1]) for n in shapes if n.startswith("input_blocks.")}
-        per = next((i for i in range(count) if i not in taken), count)
+        per = next((i for i in range(count) if i not in taken["input"]), count)
     if count % per or per < 2:
         raise ValueError(f"weights must have as many output_blocks a level, got {count} by {per}")
     starts = [1 + level * per for level in range(count // per)]
@@ -163,6 +164,11 @@ def _plan(shapes: Mapping[str, tuple[int, ...]]) -> _Plan:
         between,
         emb == 2 * widths[0],
     )
+
+
+def _numbers(shapes: Mapping[str, tuple[int, ...]], way: str) -> set[int]:
+    found = (re.match(rf"{way}\.(\d+)\.", name) for name in shapes)
+    return {int(match[1]) for match in found if match}
 
 
 def _network(

@@ -33,11 +33,12 @@ _CLASSES = {
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-def read_diffusers(directory: str | os.PathLike) -> names.Network:
+def read_diffusers(directory: str | os.PathLike, *, null_label: bool = False) -> names.Network:
     """Reads a network from a directory, or from the "unet" or "transformer" of a pipeline's.
 
     Args:
         directory: with config.json and diffusion_pytorch_model.safetensors, or .bin.
+        null_label: as `from_diffusers` has it.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -57,8 +58,8 @@ def read_diffusers(directory: str | os.PathLike) -> names.Network:
         raise ValueError(f"{path} must hold names and values, got {type(config).__name__}")
     safe, pickled = directory / f"{_NAME}.safetensors", directory / f"{_NAME}.bin"
     if pickled.is_file() and not safe.is_file():
-        return from_diffusers(config, read_torch(pickled))
-    return from_diffusers(config, read_safetensors(safe))
+        return from_diffusers(config, read_torch(pickled), null_label=null_label)
+    return from_diffusers(config, read_safetensors(safe), null_label=null_label)
 
 
 def write_diffusers(directory: str | os.PathLike, net: Any, params: Any, shape: Any) -> None:
@@ -80,15 +81,17 @@ def write_diffusers(directory: str | os.PathLike, net: Any, params: Any, shape: 
         file.write((json.dumps(config, indent=2) + "\n").encode())
 
 
-def from_diffusers(config: Mapping[str, Any], weights: Mapping[str, Any]) -> names.Network:
+def from_diffusers(
+    config: Mapping[str, Any], weights: Mapping[str, Any], *, null_label: bool = False
+) -> names.Network:
     """Our network and parameters from their configuration and tensors.
-
-    A network with classes of theirs has no null label unless it is a DiT: here label -1 then adds
-    nothing to the embedding of the time, which it was not trained for.
 
     Args:
         config: what config.json holds; what is left out has their default.
         weights: tensors by name; float16 and bfloat16 are widened to float32.
+        null_label: whether the last class of a UNet stands for no label, as the row after the last
+            always does in a DiT; else label -1 adds nothing to the embedding of the time, which
+            it was not trained for.
 
     Returns:
         The network; its time feature is their timestep, 0, 1, ...
@@ -103,16 +106,21 @@ def from_diffusers(config: Mapping[str, Any], weights: Mapping[str, Any]) -> nam
         raise ValueError(f"_class_name must be one of {', '.join(_CLASSES)}, got {kind!r}")
     fields = common.completed(config, _CLASSES[kind])
     weights = {_renamed(name): a for name, a in weights.items()}
-    if kind == "UNet2DModel":
-        net, shape, whole = diffusers_unet.network(fields), common.shape_of(fields), False
-        table = diffusers_unet.table(
-            net, cosines_first=bool(fields["flip_sin_to_cos"]), whole=whole
-        )
-        constants = {}
+    unet = kind == "UNet2DModel"
+    part, constants = (diffusers_unet if unet else diffusers_dit), {}
+    try:
+        net, shape = part.network(fields), common.shape_of(fields)
+        if null_label and unet:
+            net = net.clone(num_classes=net.num_classes - 1)
+        shapes = names.shapes_of(net, shape)
+    except (TypeError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"config describes no {kind}: {error!r}") from error
+    if unet:
+        first = bool(fields["flip_sin_to_cos"])
+        table = diffusers_unet.table(net, cosines_first=first, whole=null_label)
     else:
-        net, shape = diffusers_dit.network(fields), common.shape_of(fields)
         table, constants = diffusers_dit.table(net), diffusers_dit.constants(net, shape)
-    params = names.read(weights, names.shapes_of(net, shape), table, constants)
+    params = names.read(weights, shapes, table, constants)
     return names.Network(net, params, shape)
 
 

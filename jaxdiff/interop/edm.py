@@ -43,9 +43,8 @@ def from_edm(weights: Mapping[str, Any], net: Net | None = None) -> names.Networ
     found, shape = network_of_edm(weights)
     net = found if net is None else net
     shapes = names.shapes_of(net, shape)
-    return names.Network(
-        net, names.read(weights, shapes, _table(shapes), _constants(net, shapes)), shape
-    )
+    params = names.read(weights, shapes, _table(shapes), _constants(net, shapes))
+    return names.Network(net, params, shape)
 
 
 def to_edm(net: Net, params: Mapping[str, Any], shape: tuple[int, int, int]) -> dict[str, Any]:

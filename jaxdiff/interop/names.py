@@ -9,6 +9,8 @@ kind is an invertible move of numbers, never arithmetic, so there and back is th
 bit. Shapes follow from ours by the kind, and need not be written down.
 """
 
+import functools
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -186,7 +188,8 @@ def module(ours: str, made: Mapping[str, tuple[Any, ...]], theirs: str) -> dict[
     return rows
 
 
-def shapes_of(net: Any, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+@functools.lru_cache(maxsize=16)
+def shapes_of(net: Any, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
     """The shapes of a network's parameters by their paths, nothing allocated.
 
     Args:
@@ -200,7 +203,8 @@ def shapes_of(net: Any, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     if net.num_classes:
         inputs.append(jnp.zeros((1,), jnp.int32))
     made = jax.eval_shape(lambda key: net.init(key, *inputs), jax.random.key(0))
-    return {path: leaf.shape for path, leaf in _flat(made["params"]).items()}
+    found = {path: leaf.shape for path, leaf in _flat(made["params"]).items()}
+    return types.MappingProxyType(found)
 
 
 def stripped(weights: Mapping[str, Any], *prefixes: str) -> dict[str, Any]:

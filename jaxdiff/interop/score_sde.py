@@ -13,7 +13,7 @@ import numpy as np
 from jaxdiff.interop import names
 from jaxdiff.models import SongUNet
 
-__all__ = ["from_score_sde", "to_score_sde"]
+__all__ = ["from_score_sde", "table", "to_score_sde"]
 
 _BLOCK = {
     "norm0": (names.NORM, "GroupNorm_0"),
@@ -76,7 +76,7 @@ def from_score_sde(
     net, inputs = _network(shapes, size, taps)
     shape = (size, size, inputs)
     ours = names.shapes_of(net, shape)
-    return names.Network(net, names.read(weights, ours, _table(net, size)), shape)
+    return names.Network(net, names.read(weights, ours, table(net, size)), shape)
 
 
 def to_score_sde(
@@ -98,7 +98,7 @@ def to_score_sde(
     for name, value in {"num_classes": 0, "cond_dim": 0, "waves": waves}.items():
         if getattr(net, name) != value:
             raise ValueError(f"net must have {name}={value}, got {getattr(net, name)}")
-    return names.write(params, names.shapes_of(net, shape), _table(net, shape[0]))
+    return names.write(params, names.shapes_of(net, shape), table(net, shape[0]))
 
 
 def _averaged(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,7 +203,8 @@ def _kind(number: int, tensors: Mapping[str, tuple[int, ...]]) -> str:
     )
 
 
-def _table(net: SongUNet, size: int) -> dict[str, names.Link]:
+def table(net: SongUNet, size: int) -> dict[str, names.Link]:
+    """Where our parameters are there, for images of this height."""
     rows: dict[str, names.Link] = {}
     for number, (ours, kind) in enumerate(_walk(net, size)):
         make = names.layer if kind in _LAYERS else names.module
