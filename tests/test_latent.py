@@ -20,8 +20,8 @@ def test_sampling_in_latents_has_the_law_of_the_data(x64):
     """Data N(m, C), latents x Q of an orthonormal Q, standardised by their own moments: those are
     N(0, S Q' C Q S). The exact model of them, sampled and decoded, gives m and C again.
 
-    Heun's method is of second order: off by 1.6e-2 in 40 steps, hence by some 4e-4 in 250. The prior
-    at sigma = 80 is off by half of (1 / 80)^2.
+    Heun's method is of second order: off by 1.6e-2 in 40 steps, hence by some 4e-4 in 250. The
+    prior at sigma = 80 is off by half of (1 / 80)^2.
     """
     q, half = rotation(3), np.array([[1.0, 0.0, 0.0], [0.6, 0.5, 0.0], [-0.3, 0.2, 2.0]])
     mean, cov = np.array([1.0, -2.0, 0.5]), half @ half.T

@@ -21,7 +21,7 @@ from jaxdiff.config.model import (
     build_model,
     build_schedule,
 )
-from jaxdiff.config.networks import A_MODEL, ClassifierConfig, holds
+from jaxdiff.config.networks import A_MODEL, AutoencoderConfig, ClassifierConfig, holds
 from jaxdiff.config.state import averaged, begin, build_optimizer, build_state, ema_decays
 from jaxdiff.data import Dataset
 from jaxdiff.denoiser import Denoiser, clip_x0
@@ -85,6 +85,10 @@ def build_data(config: Config) -> tuple[Config, Dataset | Encoded]:
         ValueError: the data cannot be read, or are not what the network is for.
         FileNotFoundError: there is no such autoencoder.
     """
+    if isinstance(config.model, AutoencoderConfig) and (config.data.latents or config.data.augment):
+        raise ValueError(
+            "an autoencoder is of images as they are: no data.latents, no data.augment"
+        )
     if not 0 <= config.data.augment <= 1:
         raise ValueError(f"data.augment must lie in [0, 1], got {config.data.augment}")
     dataset = load_data(config.data, "train")
