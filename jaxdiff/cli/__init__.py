@@ -32,6 +32,8 @@ COMMANDS: dict[str, str] = {
     "hubness": "count how often each point is a neighbour of the others",
     "export": "write a run's sampler as a program that plain JAX runs, here or elsewhere",
     "serve-file": "draw samples by a program that export wrote",
+    "import": "read the weights of another library into a run directory",
+    "export-weights": "write a run's network as the weights of another library",
     "inspect": "show what a run directory holds",
 }
 
@@ -86,15 +88,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ending.code if isinstance(ending.code, int) else 2
     except KeyboardInterrupt:
         if arguments is None:  # a compiled program that still runs would crash Python's own end
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(130)
+            _end_at_once(130)
         return 130
+    except ConnectionError as error:
+        status = _fail(f"jaxdiff {command}", str(error))
+        if arguments is None:  # what waits for the lost process would hold up Python's own end
+            _end_at_once(status)
+        return status
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"jaxdiff {command}", f"{error.strerror or error}{where}")
     except (ValueError, FloatingPointError, ImportError) as error:
         return _fail(f"jaxdiff {command}", str(error))
+
+
+def _end_at_once(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _warn(command: str, message: Any, category: type, *where: Any, **options: Any) -> None:

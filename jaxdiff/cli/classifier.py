@@ -9,6 +9,7 @@ import tyro
 
 from jaxdiff import config as configs
 from jaxdiff.cli import train
+from jaxdiff.cli.together import TogetherFlags
 
 __all__ = ["main"]
 
@@ -48,6 +49,9 @@ class Train:
     """Begin anew in --out, whose run is removed."""
     dry_run: bool = False
     """Print the resolved configuration, train nothing."""
+    together: Annotated[TogetherFlags, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=TogetherFlags
+    )
     parts: Annotated[Parts, tyro.conf.arg(name="")] = tyro.MISSING
 
 
@@ -68,5 +72,6 @@ def main(arguments: Sequence[str]) -> int:
     flags = {**vars(args)}
     parts = flags.pop("parts")
     config = dataclasses.replace(base, **vars(parts))
-    train.use_cores(config)
+    train.use_cores(config, args.together.processes)
+    args.together.join()
     return train.train(train.Train(**flags, config=config), base, stored)

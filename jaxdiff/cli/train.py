@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -20,8 +21,9 @@ from jaxdiff import config as configs
 from jaxdiff import data, training
 from jaxdiff.cli import monitor, runs, stages
 from jaxdiff.cli.say import say
+from jaxdiff.cli.together import TogetherFlags
 from jaxdiff.config import Config, build
-from jaxdiff.training import interrupt, rundir, speed
+from jaxdiff.training import distributed, interrupt, rundir, speed
 
 __all__ = ["Train", "main", "resumed", "train"]
 
@@ -71,6 +73,9 @@ class Train:
     """Begin anew in --out, whose run is removed."""
     dry_run: bool = False
     """Print the resolved configuration, train nothing."""
+    together: Annotated[TogetherFlags, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=TogetherFlags
+    )
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
 
 
@@ -83,19 +88,22 @@ def main(arguments: Sequence[str]) -> int:
         args=arguments,
         default=Train(data=tyro.MISSING, config=base),
     )
-    use_cores(args.config)
+    use_cores(args.config, args.together.processes)
+    args.together.join()
     return train(args, base, stored)
 
 
-def use_cores(config: Config) -> None:
+def use_cores(config: Config, processes: int | None = None) -> None:
     """Makes a device of each core, where JAX runs on a CPU and has not begun.
 
     A batch split over them is computed in less time than by one device that uses all cores. At
-    least 16 examples a device; otherwise, and where devices are set by other means, nothing.
+    least 16 examples a device; otherwise, and where devices are set by other means, nothing. Of
+    several processes each makes its share of the devices.
     """
     part = config.training
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    wanted = min(cores, part.devices or max(1, part.batch_size // 16))
+    wanted = (part.devices or part.batch_size // 16) // (processes or 1)
+    wanted = min(cores, max(1, wanted))
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" in flags or jax.config.jax_num_cpu_devices > 0:
         return
@@ -133,8 +141,8 @@ def train(args: Train, base: Config, stored: Config | None) -> int:
         sys.stdout.write(f"{json.dumps(configs.to_json(config), indent=2)}\n")
         return 0
     if args.overwrite:
-        rundir.clear(args.out)
-    console = Console(stderr=True)
+        distributed.by_first(lambda: rundir.clear(args.out))
+    console = Console(stderr=True, quiet=not distributed.is_first())
     size = build.count_parameters(abstract.params)
     trained = build.count_trained(config, abstract.params)
     parameters = (
@@ -286,9 +294,14 @@ def _run(
     """Trains, and says what came of it."""
     part = config.training
     mesh = build.build_mesh(config)
+    layout = build.build_layout(config, mesh)
+    if jax.process_count() > 1:
+        dataset = dataset.with_share(jax.process_index(), jax.process_count())
     with interrupt.catch() as caught, data.prefetch(dataset, ahead=_ahead(dataset)) as batches:
         step = build.build_step(config)
-        state = jax.jit(lambda: build.build_state(config))()
+        make = functools.partial(build.build_state, config)
+        straight = layout is not None and first is None  # no device ever holds all of it
+        state = jax.jit(make, out_shardings=layout(jax.eval_shape(make)) if straight else None)()
         if first is not None:
             state = stages.begun(state, first)
         done = training.fit(
@@ -301,10 +314,10 @@ def _run(
             best=part.best,
             tensorboard=part.tensorboard,
             mesh=mesh,
-            layout=build.build_layout(config, mesh),
+            layout=layout,
             caught=caught,
         )
-        if done.signal is None:
+        if done.signal is None and distributed.is_first():
             dtype = getattr(config.model, "dtype", None) or "float32"
             _say_pace(console, done, step, state, dataset.batch_at(0), mesh, dtype)
     return _say_end(args, config, done, console)
@@ -319,10 +332,10 @@ def _say_pace(
     console: Console, done: Any, step: Any, state: Any, batch: Any, mesh: Any, dtype: str
 ) -> None:
     """How fast it went, where enough steps were made to know."""
-    pace = speed.of(done.history, len(batch["x"]))
+    pace = speed.of(done.history, len(batch["x"]) * jax.process_count())
     if pace is None:
         return
-    flops = speed.flops(step, state, batch)
+    flops = speed.flops(step, state, batch) * jax.process_count()
     shared = mesh is None or jax.default_backend() == "cpu"  # whose devices share the cores
     rate = speed.matmul_rate(dtype) * (1 if shared else mesh.size)
     share = flops / pace.step_seconds / rate

@@ -37,6 +37,7 @@ class Dataset:
         batch_size: examples a batch, which may exceed N.
         seed: what the order of examples is drawn from.
         flip: whether images are mirrored left to right, each with probability 1/2 an epoch.
+        share: (i, n): of each batch the i-th of n equal parts is dealt out.
     """
 
     x: sources.Source
@@ -48,6 +49,7 @@ class Dataset:
     batch_size: int = 128
     seed: int = 0
     flip: bool = False
+    share: tuple[int, int] = (0, 1)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -112,7 +114,8 @@ class Dataset:
             step: the number of the step, >= 0.
 
         Returns:
-            {"x": [B, ...] float32 in [-1, 1], "y": [B] int32}, the latter where there are labels.
+            {"x": [B, ...] float32 in [-1, 1], "y": [B] int32}, the latter where there are labels;
+            of a share of 1/n, B/n of each.
 
         Raises:
             ValueError: where `step` is negative, or an example cannot be read.
@@ -120,8 +123,10 @@ class Dataset:
         step = operator.index(step)
         if step < 0:
             raise ValueError(f"step must be >= 0, got {step}")
-        start = step * self.batch_size
-        index, mirrored = order.deal(self.seed, len(self), start, self.batch_size)
+        place, parts = self.share
+        size = self.batch_size // parts
+        start = step * self.batch_size + place * size
+        index, mirrored = order.deal(self.seed, len(self), start, size)
         x = _as_float(self.x[index])
         if self.flip:
             x = np.where(mirrored[:, None, None, None], x[:, :, ::-1], x)
@@ -147,7 +152,28 @@ class Dataset:
         order.check_seed(seed)
         if flip and len(self.x.shape) != 4:
             raise ValueError(f"flip is for images [N, H, W, C], got shape {list(self.x.shape)}")
+        if batch_size % self.share[1]:
+            raise ValueError(f"batch_size must be a multiple of {self.share[1]}, got {batch_size}")
         return dataclasses.replace(self, batch_size=batch_size, seed=seed, flip=flip)
+
+    def with_share(self, place: int, parts: int) -> "Dataset":
+        """The same batches, of which only one part is read: that of a process of several.
+
+        Args:
+            place: which, 0 <= place < parts.
+            parts: in how many a batch is cut; must divide it.
+
+        Returns:
+            A dataset that shares the memory of this one.
+
+        Raises:
+            ValueError: naming the argument that does not fit.
+        """
+        if not 0 <= place < parts:
+            raise ValueError(f"place must be in 0..{parts - 1}, got {place}")
+        if self.batch_size % parts:
+            raise ValueError(f"parts={parts} must divide the batch, got {self.batch_size} examples")
+        return dataclasses.replace(self, share=(place, parts))
 
     def part(self, split: str, *, heldout_every: int | None = None) -> "Dataset":
         """The training part, the held-out part, or all of it.

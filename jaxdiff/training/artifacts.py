@@ -1,4 +1,7 @@
-"""What a training writes: config, logs and checkpoints; nothing where there is no directory."""
+"""What a training writes: config, logs and checkpoints; nothing where there is no directory.
+
+Of several processes the first one writes; of checkpoints each writes its own part.
+"""
 
 import contextlib
 import math
@@ -11,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.training import checkpoint, rundir, snapshots, tensorboard
+from jaxdiff.training import checkpoint, distributed, rundir, snapshots, tensorboard
 from jaxdiff.training.comparison import config_differences
 from jaxdiff.training.record import Record
 from jaxdiff.training.state import TrainState
@@ -57,29 +60,36 @@ class Artifacts:
         if files._out is None:
             yield files
             return
-        folder = rundir.checkpoints(files._out)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(rundir.locked(files._out))
-            files._newest = newest = checkpoint.sound_step(folder)
-            if newest is None and checkpoint.finished_steps(folder):
-                raise ValueError(
-                    f"no checkpoint in {folder} is sound: see the warning; to begin anew, name"
-                    " another directory or remove the run"
-                )
-            checkpoint.set_aside(folder, newest)
-            step = newest or 0
-            snapshots.drop_after(rundir.averages(files._out), step)
-            store = checkpoint.Checkpoints(folder, keep=keep, keep_best=int(best is not None))
-            files._checkpoints = stack.enter_context(store)
-            files._log = stack.enter_context(rundir.CsvLog(rundir.log(out), step=step))
-            files._evaluations = stack.enter_context(
-                rundir.CsvLog(rundir.evaluations(out), step=step)
+            distributed.by_first(lambda: files._begin(stack, tensorboard))
+            newest = distributed.from_first(files._newest)
+            files._newest = None if newest is None else int(newest)
+            files.first_loss = distributed.from_first(files.first_loss)
+            store = checkpoint.Checkpoints(
+                rundir.checkpoints(files._out), keep=keep, keep_best=int(best is not None)
             )
-            if tensorboard:
-                files._board = stack.enter_context(_board(files._out, step))
-            files.seconds = files._log.seconds
-            files.first_loss = files._log.first_loss
+            files._checkpoints = stack.enter_context(store)
             yield files
+
+    def _begin(self, stack: contextlib.ExitStack, tensorboard: bool) -> None:
+        """Finds where to go on, puts aside what is in the way, and opens the tables."""
+        folder = rundir.checkpoints(self._out)
+        stack.enter_context(rundir.locked(self._out))
+        self._newest = newest = checkpoint.sound_step(folder)
+        if newest is None and checkpoint.finished_steps(folder):
+            raise ValueError(
+                f"no checkpoint in {folder} is sound: see the warning; to begin anew, name"
+                " another directory or remove the run"
+            )
+        checkpoint.set_aside(folder, newest)
+        step = newest or 0
+        snapshots.drop_after(rundir.averages(self._out), step)
+        log = rundir.CsvLog(rundir.log(self._out), step=step)
+        evaluations = rundir.CsvLog(rundir.evaluations(self._out), step=step)
+        self._log, self._evaluations = stack.enter_context(log), stack.enter_context(evaluations)
+        if tensorboard:
+            self._board = stack.enter_context(_board(self._out, step))
+        self.seconds, self.first_loss = self._log.seconds, self._log.first_loss
 
     @property
     def resumed(self) -> bool:
@@ -96,13 +106,13 @@ class Artifacts:
         directory = self._checkpoints.directory
         before = checkpoint.read_meta(directory, self._newest)["config"]
         changed = config_differences(before, self._config)
-        if changed:
+        if changed and distributed.is_first():
             warnings.warn(f"the run goes on with another config: {changed}", stacklevel=3)
         return checkpoint.restore(directory, state, self._newest)
 
     def plan(self, state: TrainState, total: float) -> TrainState:
         """Fixes the number of steps, in config.json and in the state that is returned."""
-        if self._out is not None:
+        if self._out is not None and distributed.is_first():
             rundir.write_config(self._out, self._config, int(total) if total < math.inf else None)
         # full_like keeps the leaf where it lies, so that the step is not compiled again.
         hyper = {**state.hyper, "steps": jnp.full_like(state.hyper["steps"], total)}
@@ -128,14 +138,16 @@ class Artifacts:
             return
         if not _is_finite(state):
             raise FloatingPointError(f"parameters are not finite at step {step}; {self._kept()}")
-        score = None
+        looked_at = evaluate is not None or snapshots.are_of(state)
+        alone, score = distributed.local(state) if looked_at else None, None
         try:
-            if evaluate is not None:
-                score = self._evaluated(record, evaluate(state), step)
+            if evaluate is not None and distributed.is_first():
+                score = self._evaluated(record, evaluate(alone), step)
         finally:  # the state is sound, whatever came of looking at it
             self._checkpoints.save(step, state, self._config, score=score)
             self._newest = step
-            snapshots.write(rundir.averages(self._out), state)
+            if looked_at and distributed.is_first():
+                snapshots.write(rundir.averages(self._out), alone)
 
     def _evaluated(self, record: Record, values: Mapping[str, float], step: int) -> float | None:
         """Logs an evaluation; its score, if there is one."""

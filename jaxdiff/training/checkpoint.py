@@ -24,7 +24,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxdiff.data import files
-from jaxdiff.training import digests
+from jaxdiff.training import digests, distributed
 from jaxdiff.training.comparison import leaf_differences, leaves
 
 __all__ = [
@@ -197,7 +197,7 @@ class Checkpoints:
         if keep_best < 0:
             raise ValueError(f"keep_best must not be negative, got {keep_best}")
         self.directory = Path(directory).absolute()
-        self.directory.mkdir(parents=True, exist_ok=True)
+        distributed.by_first(lambda: self.directory.mkdir(parents=True, exist_ok=True))
         self._keep, self._keep_best = keep, keep_best
         self._newest = latest_step(self.directory)
         # Folders are made before `save` returns: where that fails, it fails at once; in the
@@ -216,6 +216,8 @@ class Checkpoints:
         score: float | None = None,
     ) -> None:
         """Begins to save; the state may be donated as soon as this returns.
+
+        Called by all processes, where there are several.
 
         Args:
             step: the checkpoint's number, above those of all that are there.
@@ -237,9 +239,7 @@ class Checkpoints:
             wanted = ">= 0" if newest is None else f"above {newest}, the newest in {self.directory}"
             raise ValueError(f"step must be {wanted}, got {step}")
         meta = {"config": dict(config or {}), "score": _finite(score), "leaves": leaves(state)}
-        _remove_broken(folder)
-        _check_space(folder, state)
-        folder.mkdir()
+        distributed.by_first(lambda: _prepare(folder, state))
         with _explained(folder):
             self._writer.save(folder / "state", state)
         self._under_way = self._pool.submit(self._finish, folder, meta)
@@ -249,6 +249,8 @@ class Checkpoints:
         """Waits for the arrays, seals the checkpoint, and lets older ones go."""
         with _explained(folder):
             self._writer.wait_until_finished()
+            if not distributed.is_first():
+                return
             if not (folder / "state").is_dir():
                 raise RuntimeError("Orbax wrote nothing")
             with files.replacing(folder / "meta.json") as file:
@@ -286,7 +288,10 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        if isinstance(error, ConnectionError):  # what is under way waits for the lost process
+            self._pool.shutdown(wait=False)
+        else:
+            self.close()
 
 
 def _finite(score: float | None) -> float | None:
@@ -298,6 +303,12 @@ def _is_ours(folder: Path) -> bool:
     """Whether it holds nothing but what a save that was broken off leaves."""
     ours = ("state", "meta.json", ".meta.json", ".digests.json")
     return folder.is_dir() and all(path.name.startswith(ours) for path in folder.iterdir())
+
+
+def _prepare(folder: Path, state: Any) -> None:
+    _remove_broken(folder)
+    _check_space(folder, state)
+    folder.mkdir()
 
 
 def _remove_broken(folder: Path) -> None:
@@ -330,7 +341,8 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # what is raised depends on the storage below Orbax
-        shutil.rmtree(folder, ignore_errors=True)
+        if distributed.is_first():
+            shutil.rmtree(folder, ignore_errors=True)
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         number = errno.ENOSPC if full else getattr(error, "errno", None) or errno.EIO
         reason = "no space left on the device" if full else str(error).strip().split("\n")[0]

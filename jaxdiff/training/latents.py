@@ -116,12 +116,17 @@ class Encoded:
         """The batch of one step, a pure function of (seed, step); "x" holds latents."""
         batch = self.data.batch_at(step)
         key = jax.random.fold_in(self._key(_BATCHES), step)
-        return {**batch, "x": self._encoded(batch["x"], key, 0)}
+        place, x = self.data.share[0], batch["x"]
+        return {**batch, "x": self._encoded(x, key, place * len(x))}
 
     def with_batches(self, batch_size: int, *, seed: int = 0, flip: bool = False) -> "Encoded":
         """The same examples, dealt out otherwise; see `Dataset.with_batches`."""
         data = self.data.with_batches(batch_size, seed=seed, flip=flip)
         return dataclasses.replace(self, data=data)
+
+    def with_share(self, place: int, parts: int) -> "Encoded":
+        """The same batches, of which only one part is read; see `Dataset.with_share`."""
+        return dataclasses.replace(self, data=self.data.with_share(place, parts))
 
     def images(self, limit: int | None = None) -> np.ndarray:
         """Latents of `data.images(limit)`, each drawn once: [M, h, w, C]."""

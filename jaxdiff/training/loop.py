@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxdiff.training import checkpoint, interrupt, parallel, progress, rundir
+from jaxdiff.training import checkpoint, distributed, interrupt, parallel, progress, rundir
 from jaxdiff.training.artifacts import Artifacts, Evaluate
 from jaxdiff.training.budget import Budget
 from jaxdiff.training.record import Record
@@ -78,11 +78,12 @@ def fit(
         train_step: pure `(state, batch) -> (state, metrics)`, metrics scalars,
             "loss" among them and "step" and "seconds" not; it is jitted here.
         state: where to begin; not consumed.
-        dataset: `batch_at(step)` gives the batch of a step.
+        dataset: `batch_at(step)` gives the batch of a step; to each of several processes its own
+            part (see `Dataset.with_share`).
         steps: the total number of steps, counted from the run's very beginning; not fewer than
             a resumed run has made.
-        seconds: instead of `steps`, how long to train, compilation included. A resumed run goes
-            on to the number of steps that was measured before.
+        seconds: instead of `steps`, how long to train, compilation included, in one process. A
+            resumed run goes on to the number of steps that was measured before.
         out: the run directory; None writes nothing.
         config: JSON values that are written beside the checkpoints.
         resume: go on from the newest checkpoint in `out`, or begin if there is none.
@@ -97,7 +98,8 @@ def fit(
         mesh: the devices that batches are split over (see `parallel`); the first one if None.
         layout: from a state to the sharding of each leaf on `mesh` (see `sharding`); a copy on each
             device if None.
-        caught: signals caught since before; SIGTERM and Ctrl-C are caught here if None.
+        caught: signals caught since before; SIGTERM and Ctrl-C are caught here if None. Of
+            several processes all stop at the next row of the log, whichever was told to.
         show: whether to draw a progress bar on stderr.
 
     Returns:
@@ -109,6 +111,7 @@ def fit(
         FloatingPointError: the loss or the gradient stopped being finite, or the loss exploded;
             the message names the step, and the last good checkpoint, which stays.
         OSError: something could not be written.
+        ConnectionError: another process was lost.
     """
     check(
         steps=steps,
@@ -124,11 +127,11 @@ def fit(
     if out is None and (evaluate is not None or tensorboard):
         raise ValueError("evaluate and tensorboard need out, the directory to write to, got None")
     budget = Budget(seconds, time.monotonic()) if seconds is not None else None
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, distributed.noticed():
         # The step donates its state; the caller's stays whole.
         where = None if layout is None else layout(state)
         state = jax.tree.map(jnp.copy, state)
-        state = parallel.replicate(state, mesh) if where is None else jax.device_put(state, where)
+        state = parallel.replicate(state, mesh) if where is None else distributed.laid(state, where)
         files = stack.enter_context(
             Artifacts.opened(out, config, keep=keep, best=best, tensorboard=tensorboard)
         )
@@ -138,10 +141,12 @@ def fit(
             budget, total = None, int(state.hyper["steps"])
         state = files.plan(state, total)
         record = Record(step, files.seconds, first_loss=files.first_loss, explode=explode)
-        bar = stack.enter_context(progress.Bar(step, total)) if show else None
+        shown = show and distributed.is_first()
+        bar = stack.enter_context(progress.Bar(step, total)) if shown else None
         caught = caught or stack.enter_context(interrupt.catch())
+        stop = _told(caught, step, log_every)
         jitted = parallel.jit_step(train_step, mesh, where)
-        while step < total and caught.signal is None:
+        while step < total and stop is None:
             state, metrics = jitted(state, parallel.split(dataset.batch_at(step), mesh))
             step += 1
             record.add(metrics)
@@ -155,8 +160,16 @@ def fit(
                 files.save(record, state, step, evaluate)
             if bar is not None:
                 bar.update(step, total, record.loss)
-        files.save(record, state, step, evaluate if caught.signal is None else None)
-    return Fit(state, record.history, caught.signal)
+            stop = _told(caught, step, log_every)
+        files.save(record, state, step, evaluate if stop is None else None)
+    return Fit(state, record.history, stop)
+
+
+def _told(caught: interrupt.Interrupt, step: int, every: int) -> int | None:
+    """The signal to stop by, if one came; of several processes all must agree on it."""
+    if jax.process_count() == 1:
+        return caught.signal
+    return None if step % every else distributed.largest(caught.signal or 0) or None
 
 
 def check(
@@ -180,6 +193,10 @@ def check(
             raise ValueError(f"{name} must be a positive whole number, got {value}")
     if seconds is not None and not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be positive and finite, got {seconds}")
+    if seconds is not None and jax.process_count() > 1:
+        raise ValueError(
+            "seconds are for one process: clocks and paces of several differ; give steps"
+        )
     if not explode > 1:
         raise ValueError(f"explode must be above 1, got {explode}")
     if best is not None:

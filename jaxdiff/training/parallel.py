@@ -13,6 +13,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxdiff.training import distributed
+
 __all__ = ["AXIS", "jit_step", "mesh", "replicate", "split"]
 
 AXIS = "data"
@@ -21,7 +23,9 @@ AXIS = "data"
 def mesh(
     devices: int | None = None, *, batch_size: int | None = None, model: int = 1
 ) -> Mesh | None:
-    """A mesh of local devices along an axis "data", and one "model" where that is asked for.
+    """A mesh of devices along an axis "data", and one "model" where that is asked for.
+
+    Of several processes each has an equal part of it, next to one another along "data".
 
     Args:
         devices: how many along "data"; all if None, or as many as divide the batch.
@@ -32,46 +36,68 @@ def mesh(
         The mesh; None where it would be of one device, which needs none.
 
     Raises:
-        ValueError: there are fewer devices, or they do not divide the batch.
+        ValueError: there are fewer devices, they do not divide the batch, or the processes do not
+            divide them.
     """
-    if not 1 <= model <= len(jax.local_devices()):
-        raise ValueError(f"model must be in 1..{len(jax.local_devices())} devices, got {model}")
-    local = jax.local_devices()[: len(jax.local_devices()) // model]
+    count, own = jax.process_count(), len(jax.local_devices())
+    if not 1 <= model <= own:
+        raise ValueError(f"model must be in 1..{own}, the devices of a process, got {model}")
+    most = own // model
     if devices is None:
-        fitting = [n for n in range(1, len(local) + 1) if not (batch_size or 0) % n]
-        devices = fitting[-1]
-    if not 1 <= devices <= len(local):
-        raise ValueError(f"devices must be in 1..{len(local)}, as many as there are, got {devices}")
+        fitting = [n for n in range(1, most + 1) if not (batch_size or 0) % (n * count)]
+        if not fitting:
+            raise ValueError(
+                f"batch_size must be a multiple of the {count} processes, got {batch_size}"
+            )
+        devices = fitting[-1] * count
+    if not 1 <= devices <= most * count:
+        beside = f" beside {model} along model" if model > 1 else ""
+        raise ValueError(
+            f"devices must be in 1..{most * count}, as many as there are{beside}, got {devices}"
+        )
+    if devices % count:
+        raise ValueError(f"devices must be a multiple of the {count} processes, got {devices}")
     if batch_size is not None and batch_size % devices:
         raise ValueError(f"batch_size must be a multiple of devices={devices}, got {batch_size}")
     if devices * model == 1:
         return None
+    found = [[d for d in jax.devices() if d.process_index == i] for i in range(count)]
+    chosen = np.asarray([of_one[: devices // count * model] for of_one in found])
     if model == 1:
-        return Mesh(np.asarray(local[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
-    grid = np.asarray(jax.local_devices()[: devices * model]).reshape(devices, model)
-    return Mesh(grid, (AXIS, "model"), axis_types=(AxisType.Auto,) * 2)
+        return Mesh(chosen.reshape(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    return Mesh(chosen.reshape(devices, model), (AXIS, "model"), axis_types=(AxisType.Auto,) * 2)
 
 
 def replicate(tree: Any, over: Mesh | None) -> Any:
     """The tree on each device."""
-    return tree if over is None else jax.device_put(tree, NamedSharding(over, P()))
+    return tree if over is None else distributed.laid(tree, NamedSharding(over, P()))
 
 
 def split(batch: Any, over: Mesh | None) -> Any:
     """A batch with its first axis split over the devices.
+
+    Args:
+        batch: arrays [B, ...]; of several processes each gives its own part, in their order.
+        over: the mesh.
 
     Raises:
         ValueError: there is no such axis, or its length is not a multiple of their number.
     """
     if over is None:
         return batch
-    shapes, devices = [np.shape(leaf) for leaf in jax.tree.leaves(batch)], over.shape[AXIS]
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
+    devices = over.shape[AXIS] // jax.process_count()
     if any(not shape or shape[0] % devices for shape in shapes):
         raise ValueError(
             f"each entry of a batch must be [B, ...], B a multiple of {devices} devices, got"
             f" shapes {', '.join(str(list(shape)) for shape in shapes)}"
         )
-    return jax.device_put(batch, NamedSharding(over, P(AXIS)))
+    where = NamedSharding(over, P(AXIS))
+    if jax.process_count() == 1:
+        return jax.device_put(batch, where)
+    return jax.tree.map(
+        lambda a: jax.make_array_from_process_local_data(where, np.asarray(a)), batch
+    )
 
 
 def jit_step(step: Callable, over: Mesh | None, layout: Any = None) -> Callable:

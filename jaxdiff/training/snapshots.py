@@ -16,12 +16,18 @@ from jaxdiff.training import ema, profiles
 from jaxdiff.training.comparison import leaf_differences, named
 from jaxdiff.training.state import TrainState
 
-__all__ = ["drop_after", "rebuild", "steps", "write"]
+__all__ = ["are_of", "drop_after", "rebuild", "steps", "write"]
 
 
 def steps(folder: Path) -> list[int]:
     """The steps of which there are snapshots."""
     return sorted(int(path.stem) for path in folder.glob("*.npz") if path.stem.isdecimal())
+
+
+def are_of(state: TrainState) -> bool:
+    """Whether a state carries averages by powers, of which there are snapshots."""
+    leaves = jax.tree.leaves(state.hyper["ema_decay"], is_leaf=ema.is_power)
+    return any(ema.is_power(leaf) for leaf in leaves)
 
 
 def write(folder: Path, state: TrainState) -> None:

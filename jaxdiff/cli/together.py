@@ -1,0 +1,51 @@
+"""The flags of a training that several processes do together."""
+
+import atexit
+import dataclasses
+import subprocess
+import sys
+
+import jax
+
+from jaxdiff.training import distributed
+
+__all__ = ["TogetherFlags"]
+
+# Reads until this process closes the pipe, as it does however it ends.
+_LAST_WORD = "import sys; sys.stdin.read() or sys.stderr.write(sys.argv[1])"
+
+
+@dataclasses.dataclass(frozen=True)
+class TogetherFlags:
+    """How this process finds the others, where there are any."""
+
+    distributed: bool = False
+    """This is one of several processes that a launcher started, of a TPU pod, Slurm or Open MPI:
+    all train as one. Without a launcher, the next three flags say who they are."""
+    coordinator: str | None = None
+    """HOST:PORT of the first of several processes."""
+    processes: int | None = None
+    """How many they are."""
+    process: int | None = None
+    """Which one this is, 0 for the first."""
+    timeout: float = 60.0
+    """Seconds to wait for them, and after which a silent one counts as lost."""
+
+    def join(self) -> None:
+        """Joins them, if there are any; before JAX looks for devices."""
+        who = (self.coordinator, self.processes, self.process)
+        if self.distributed or who != (None, None, None):
+            distributed.join(*who, timeout=self.timeout)
+            _leave_a_last_word()
+
+
+def _leave_a_last_word() -> None:
+    """Where another process is lost JAX aborts this one: someone else must say what to do then."""
+    word = (
+        f"jaxdiff: process {jax.process_index()} of {jax.process_count()} has ended before its"
+        " time, as it does where another one is lost: start all of them again, with --resume,"
+        " to go on from the last checkpoint\n"
+    )
+    command = [sys.executable, "-c", _LAST_WORD, word]
+    waiting = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
+    atexit.register(waiting.communicate, ".")
