@@ -91,6 +91,8 @@ FEATURES = {  # of the level t = 5 with alpha = .6, sigma = .8
     "rounded_steps": 4.0,
     "log_snr": 2 * np.log(0.75),
     "quarter_log_sigma": np.log(4 / 3) / 4,  # EDM's c_noise
+    "unit_steps": 4995.0,
+    "log_half_sigma": np.log(2 / 3),
 }
 
 

@@ -13,11 +13,13 @@ from jaxdiff.denoiser.revision import add_score, own_heads, with_x0
 from jaxdiff.denoiser.time_features import (
     TIME_FEATURES,
     clock,
+    log_half_sigma,
     log_snr,
     quarter_log_sigma,
     rounded_steps,
     steps,
     thousandths,
+    unit_steps,
 )
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "clip_x0",
     "clock",
     "dynamic_threshold",
+    "log_half_sigma",
     "log_snr",
     "make_denoiser",
     "null_cond",
@@ -37,5 +40,6 @@ __all__ = [
     "rounded_steps",
     "steps",
     "thousandths",
+    "unit_steps",
     "with_x0",
 ]

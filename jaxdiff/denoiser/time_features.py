@@ -10,12 +10,14 @@ from jaxdiff.typing import NoiseLevel
 __all__ = [
     "TIME_FEATURES",
     "clock",
+    "log_half_sigma",
     "log_snr",
     "quarter_log_sigma",
     "resolve_feature",
     "rounded_steps",
     "steps",
     "thousandths",
+    "unit_steps",
 ]
 
 
@@ -49,6 +51,16 @@ def quarter_log_sigma(level: NoiseLevel) -> Array:
     return -log_snr(level) / 8
 
 
+def unit_steps(level: NoiseLevel) -> Array:
+    """999 t: the index of 1000 steps over a unit clock (Song et al. 2021, their code)."""
+    return 999 * level.t
+
+
+def log_half_sigma(level: NoiseLevel) -> Array:
+    """log(sigma / (2 alpha)): log sigma for images in [0, 1] (Song et al. 2021, their code)."""
+    return -log_snr(level) / 2 - jnp.log(2.0)
+
+
 TIME_FEATURES: dict[str, Callable[[NoiseLevel], Array]] = {
     "clock": clock,
     "thousandths": thousandths,
@@ -56,6 +68,8 @@ TIME_FEATURES: dict[str, Callable[[NoiseLevel], Array]] = {
     "rounded_steps": rounded_steps,
     "log_snr": log_snr,
     "quarter_log_sigma": quarter_log_sigma,
+    "unit_steps": unit_steps,
+    "log_half_sigma": log_half_sigma,
 }
 
 
