@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.config import build, preset
+from jaxdiff.models.dit import SIZES
 
 PUBLISHED = {
     "edm-cifar10": ((32, 32, 3), 0, 55_733_891),
@@ -35,6 +36,32 @@ def test_trains_and_samples_on_what_it_is_made_for(name):
         batch["y"] = jax.ShapeDtypeStruct((2,), jnp.int32)
     state = build.check(config, batch)
     assert build.count_parameters(state.params) == size
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "millions"),
+    [
+        ("dit-s2-latent", "S", 33),
+        pytest.param("dit-b2-latent", "B", 130, marks=pytest.mark.slow),
+        pytest.param("dit-l2-latent", "L", 458, marks=pytest.mark.slow),
+        pytest.param("dit-xl2-latent", "XL", 675, marks=pytest.mark.slow),
+    ],
+)
+def test_transformers_of_latents(name, size, millions):
+    """Of 32x32x4 with 1000 classes, as many millions as published; fields of the published sizes."""
+    config = preset(name)
+    fields = dataclasses.asdict(config.model)
+    assert {k: fields[k] for k in SIZES[size]} == SIZES[size]
+    data = dataclasses.replace(
+        config.data, shape=(32, 32, 4), label_counts=(1,) * 1000, latents="somewhere"
+    )
+    config = dataclasses.replace(config, data=data)
+    batch = {
+        "x": jax.ShapeDtypeStruct((2, 32, 32, 4), jnp.float32),
+        "y": jax.ShapeDtypeStruct((2,), jnp.int32),
+    }
+    state = build.check(config, batch)
+    assert round(build.count_parameters(state.params) / 1e6) == millions
 
 
 @pytest.mark.slow

@@ -17,6 +17,8 @@ from jaxdiff.keys import example_keys
 from jaxdiff.samplers import make_sampler, sample
 from tests.cli.commands import complaint
 
+pytestmark = pytest.mark.slow
+
 CODER = ["--model.channels", "2", "--model.groups", "1", "--model.latents", "2"]
 FAST = ["--training.log-every", "4", "--optimizer.ema-decay", "0.5", "--training.devices", "1"]
 NETWORK = ["--model.width", "8", "--model.depth", "1", "--model.heads", "1"]

@@ -32,10 +32,11 @@ CHAIN = ["--schedule.name", "linear_betas", "--schedule.options", "num_steps"]
     [
         (
             ["trian"],
-            "command must be one of train, classifier, learn-grid, estimate-variance, sample,",
+            "command must be one of train, classifier, autoencoder, learn-grid,",
         ),
         (["train", "cats"], "unknown data 'cats': must be one of digits, FILE.npz"),
         (["train", "absent.npz", "--out", "x"], "no data file absent.npz"),
+        (["train", "digits", "--data.latents", "{tmp}/none", "--out", "x"], "there is no run of"),
         (["train", "digits"], "--out RUN is needed"),
         (["train", "--out", "x"], "DATA comes first"),
         (["train", "digits", "--preset", "best"], "preset must be one of digits, mnist"),
