@@ -64,6 +64,8 @@ def network(fields: Mapping[str, Any]) -> UNet:
     attends = [kind == "AttnDownBlock2D" for kind in down]
     mirrored = ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)]
     heads = fields["attention_head_dim"]
+    attentive = [width for width, a in zip(widths, attends, strict=False) if a]
+    attentive += widths[-1:] if fields["add_attention"] else []
     for name, holds, wanted in (
         (
             "block_out_channels",
@@ -91,8 +93,8 @@ def network(fields: Mapping[str, Any]) -> UNet:
         ),
         (
             "attention_head_dim",
-            heads is None or all(width % heads == 0 for width in widths),
-            f"None or a divisor of {widths}",
+            heads is None or all(width % heads == 0 for width in attentive),
+            f"None or a divisor of {attentive}",
         ),
     ):
         if not holds:

@@ -11,7 +11,7 @@ from jax import Array
 from jaxdiff.models import layers
 from jaxdiff.models.attention import AttentionBlock
 
-__all__ = ["attention", "block", "check", "down", "level"]
+__all__ = ["attention", "block", "check", "check_heads", "down", "level"]
 
 RESAMPLES = ("conv", "conv_around", "pool")
 
@@ -102,8 +102,14 @@ def check(net: nn.Module, height: int, width: int) -> None:
         if size not in heights:
             raise ValueError(f"attention names height {size}, but the levels have {heights}")
     attentive = [w for w, size in zip(widths, heights, strict=True) if size in net.attention]
+    if net.attention:
+        check_heads(net, [*attentive, widths[-1]])
+
+
+def check_heads(net: nn.Module, widths: list[int]) -> None:
+    """Raises ValueError unless layers of so many channels can be divided into heads."""
     name, part = "heads", net.heads
     if net.head_channels is not None:
         name, part = "head_channels", net.head_channels
-    if net.attention and (part < 1 or any(w % part for w in [*attentive, widths[-1]])):
-        raise ValueError(f"{name}={part} must divide the channels {attentive} and {widths[-1]}")
+    if part < 1 or any(width % part for width in widths):
+        raise ValueError(f"{name}={part} must divide the channels {widths}")

@@ -128,8 +128,8 @@ class UNet(nn.Module):
         h = layers.conv(self.channels, dtype=self.dtype, name="in")(x)
         h, stack = levels.down(self, h, emb, train)
         h = levels.block(self, h, emb, train, self.multipliers[-1], "middle_0")
-        middle = self.middle_attention
-        if bool(self.attention) if middle is None else middle:
+        if bool(self.attention) if self.middle_attention is None else self.middle_attention:
+            levels.check_heads(self, [h.shape[-1]])
             h = levels.attention(self, "middle_attention")(h)
         h = levels.block(self, h, emb, train, self.multipliers[-1], "middle_1")
         h = self._up(h, stack, emb, train)

@@ -74,7 +74,11 @@ LONG = pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "way"),
     [
-        (models.UNet(**UNET, attention=(4,), head_channels=6, resample="conv_around"), diffusers),
+        pytest.param(
+            models.UNet(**UNET, attention=(4,), head_channels=6, resample="conv_around"),
+            diffusers,
+            marks=LONG,
+        ),
         pytest.param(
             models.UNet(**UNET, attention=(), middle_attention=True, scale_shift=True),
             diffusers,
@@ -88,7 +92,11 @@ LONG = pytest.mark.slow
         pytest.param(models.SongUNet(**SONG, cond_dim=9), edm, marks=LONG),
         (models.SongUNet(**{**SONG, **CARRIED}, num_classes=4, out_channels=2), edm),
         pytest.param(models.DhariwalUNet(64, (1, 2), 1, (4,), num_classes=4), edm, marks=LONG),
-        (models.DhariwalUNet(128, (1, 1), 1, (4,), num_classes=4), adm("legacy", head_channels=64)),
+        pytest.param(
+            models.DhariwalUNet(128, (1, 1), 1, (4,), num_classes=4),
+            adm("legacy", head_channels=64),
+            marks=LONG,
+        ),
         pytest.param(
             models.DhariwalUNet(128, (1, 1), 1, (8,), out_channels=6),
             adm("new", heads=2),
