@@ -48,6 +48,7 @@ class Train:
     every value of it can be set by its dotted name, as listed below. The presets npr and sn are
     second stages: they put a head for the variance on the model of another run, --from RUN. With
     --from RUN --method lst (a ladder beside it) or another, the model of a run is tuned to DATA.
+    With --data.latents AE it learns in the latents of AE, a run of `jaxdiff autoencoder`.
     Ctrl-C and SIGTERM save a checkpoint and end; the same command with --resume goes on.
     """
 

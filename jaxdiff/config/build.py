@@ -85,10 +85,7 @@ def build_data(config: Config) -> tuple[Config, Dataset | Encoded]:
         ValueError: the data cannot be read, or are not what the network is for.
         FileNotFoundError: there is no such autoencoder.
     """
-    if isinstance(config.model, AutoencoderConfig) and (config.data.latents or config.data.augment):
-        raise ValueError(
-            "an autoencoder is of images as they are: no data.latents, no data.augment"
-        )
+    _check_latents(config)
     if not 0 <= config.data.augment <= 1:
         raise ValueError(f"data.augment must lie in [0, 1], got {config.data.augment}")
     dataset = load_data(config.data, "train")
@@ -109,6 +106,18 @@ def build_data(config: Config) -> tuple[Config, Dataset | Encoded]:
         config.training.batch_size, seed=config.training.seed, flip=config.data.flip
     )
     return dataclasses.replace(config, data=found), seen
+
+
+def _check_latents(config: Config) -> None:
+    if isinstance(config.model, AutoencoderConfig) and (config.data.latents or config.data.augment):
+        raise ValueError(
+            "an autoencoder is of images as they are: no data.latents, no data.augment"
+        )
+    if config.data.latents and config.sampling.clip and holds(config.model) == A_MODEL:
+        raise ValueError(
+            "sampling.clip holds estimates to [-1, 1], the range of data, which latents have not:"
+            " give --sampling.no-clip with --data.latents"
+        )
 
 
 def _check_shape(config: Config, shape: tuple[int, ...]) -> None:
@@ -187,11 +196,6 @@ def check(config: Config, batch: dict[str, Any]) -> training.TrainState:
 
 def _check_sampling(config: Config) -> None:
     part = config.sampling
-    if config.data.latents is not None and part.clip:
-        raise ValueError(
-            "sampling.clip holds estimates to [-1, 1], the range of data, which latents have not:"
-            " give --sampling.no-clip with --data.latents"
-        )
     grid, sampler = build_grid(config, part.grid, part.steps), build_sampler(part.sampler)
     build_denoiser(config, None).check(grid.levels)
     if hasattr(sampler, "check"):
