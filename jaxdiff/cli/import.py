@@ -12,10 +12,12 @@ from jaxdiff import config as configs
 from jaxdiff import interop, training
 from jaxdiff.cli import train as training_command
 from jaxdiff.cli.say import say
-from jaxdiff.config import Config, build, foreign
+from jaxdiff.config import build, foreign
 from jaxdiff.training import rundir
 
 __all__ = ["main"]
+
+_PARTS = ("schedule", "parametrization", "sampling")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,11 @@ class Import:
     """adm and diffusers: the last class of a UNet stands for no label."""
     taps: tuple[float, ...] | None = None
     """score_sde: the filter of resampling, such as 1 3 3 1, where it cannot be found."""
-    config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
+    schedule: configs.ScheduleConfig = dataclasses.field(default_factory=configs.ScheduleConfig)
+    parametrization: configs.ParametrizationConfig = dataclasses.field(
+        default_factory=configs.ParametrizationConfig
+    )
+    sampling: configs.SamplingConfig = dataclasses.field(default_factory=configs.SamplingConfig)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -56,15 +62,13 @@ def main(arguments: Sequence[str]) -> int:
         raise ValueError("FROM comes first: jaxdiff import FROM --out RUN ...; or see --help")
     stated = training_command.value_of("--schedule.name", given) is not None
     base = foreign.base(kind, Path(given[0]), stated=stated)
-    args = tyro.cli(
-        tyro.conf.AvoidSubcommands[Import],
-        prog="jaxdiff import",
-        args=arguments,
-        default=Import(begins=tyro.MISSING, out=tyro.MISSING, config=base),
-    )
+    parts = {name: getattr(base, name) for name in _PARTS}
+    default = Import(begins=tyro.MISSING, out=tyro.MISSING, **parts)
+    args = tyro.cli(Import, prog="jaxdiff import", args=arguments, default=default)
+    base = dataclasses.replace(base, **{name: getattr(args, name) for name in _PARTS})
     training.check(steps=1, out=args.out)
     found = _read(args)
-    config, params = foreign.adopted(args.config, found, args.begins)
+    config, params = foreign.adopted(base, found, args.begins)
     state = foreign.state(config, params)
     values = configs.to_json(config)
     args.out.mkdir(parents=True, exist_ok=True)

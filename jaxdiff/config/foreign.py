@@ -39,7 +39,7 @@ _KINDS = {
 }
 _CHAIN = Config(
     parametrization=ParametrizationConfig(name="eps"),
-    schedule=ScheduleConfig(name="linear_betas", options={"num_steps": 1000}),
+    schedule=ScheduleConfig(name="linear_betas"),
     loss=LossConfig(times="uniform", cond_dropout=0.0),
     optimizer=OptimizerConfig(lr=1e-4, decay="constant", ema_decay=0.9999),
 )
@@ -55,6 +55,7 @@ _EDM = dataclasses.replace(
     ),
     sampling=SamplingConfig(sampler="heun", steps=18, grid="karras", clip=False),
 )
+_VP = dataclasses.replace(_CHAIN, schedule=ScheduleConfig(name="linear_vp"))
 _BETAS = {
     "linear": "linear_betas",
     "scaled_linear": "scaled_linear_betas",
@@ -76,7 +77,7 @@ def base(kind: str, begins: Path, *, stated: bool = False) -> Config:
     """
     if kind not in FORMATS:
         raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {kind!r}")
-    config = dataclasses.replace(_EDM if kind == "edm" else _CHAIN, preset=kind)
+    config = dataclasses.replace({"edm": _EDM, "score_sde": _VP}.get(kind, _CHAIN), preset=kind)
     beside = [begins, begins.parent]
     paths = [folder / "scheduler" / "scheduler_config.json" for folder in beside]
     path = next((p for p in (*paths, begins / "scheduler_config.json") if p.is_file()), None)
@@ -109,7 +110,7 @@ def _scheduled(config: Config, fields: dict[str, Any]) -> Config:
         )
     return dataclasses.replace(
         config,
-        schedule=ScheduleConfig(name=name, options={"num_steps": count}),
+        schedule=ScheduleConfig(name=name, options={} if count == 1000 else {"num_steps": count}),
         parametrization=ParametrizationConfig(name=_PREDICTS[given["prediction_type"]]),
         sampling=SamplingConfig(clip=bool(fields.get("clip_sample", True))),
     )
@@ -160,12 +161,9 @@ def _of_score_sde(config: Config, net: models.SongUNet) -> Config:
     """Its two SDEs, told apart by the embedding, unless flags say otherwise."""
     explodes = net.embedding == "fourier"
     schedule, part = config.schedule, config.parametrization
-    if schedule == _CHAIN.schedule:
-        schedule = ScheduleConfig(
-            name="ve" if explodes else "linear_vp",
-            options={"sigma_min": 0.02, "sigma_max": 100.0} if explodes else {},
-        )
-    if part.time_feature is None:
+    if explodes and schedule == _VP.schedule:
+        schedule = ScheduleConfig(name="ve", options={"sigma_min": 0.02, "sigma_max": 100.0})
+    if part.time_feature is None and not schedule.name.endswith("betas"):
         feature = "log_half_sigma" if explodes else "unit_steps"
         part = dataclasses.replace(part, time_feature=feature)
     return dataclasses.replace(config, schedule=schedule, parametrization=part)
