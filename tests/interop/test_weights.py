@@ -22,6 +22,7 @@ UNET = {"channels": 12, "multipliers": (1, 3), "blocks": 1, "groups": 4, "endpoi
 ADM = {"channels": 32, "multipliers": (1, 2), "blocks": 2, "endpoint": False}
 DIT = {"width": 24, "depth": 2, "heads": 3, "num_classes": 5, "waves": 256, "positions": "sincos"}
 IMAGE = (8, 8, 3)
+UNET_4 = models.UNet(**UNET, attention=(4,), head_channels=6)
 
 
 def drawn(net, shape=IMAGE, seed=0):
@@ -178,8 +179,7 @@ def test_what_is_wrong_is_said_at_once():
 
 
 def config(**changes):
-    net = models.UNet(**UNET, attention=(4,), head_channels=6)
-    found, own = interop.to_diffusers(net, drawn(net), IMAGE)
+    found, own = interop.to_diffusers(UNET_4, drawn(UNET_4), IMAGE)
     return {**found, **changes}, own
 
 
@@ -275,9 +275,35 @@ def test_prefixes_and_averages():
         interop.from_score_sde(checkpoint, size=8)
 
 
+def test_older_files():
+    """Attention under its older names; positions that were once saved: w_i = 10000**(-i / h), the
+    column first, as in `tests/models/test_published_options.py`."""
+    config, own = interop.to_diffusers(UNET_4, drawn(UNET_4), IMAGE)
+    new = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    older = {}
+    for name, a in own.items():
+        for now, before in new.items():
+            name = name.replace(f".{now}.", f".{before}.") if "attentions" in name else name
+        older[name] = a
+    assert "down_blocks.1.attentions.0.proj_attn.bias" in older
+    same(interop.from_diffusers(config, older).params, interop.from_diffusers(config, own).params)
+    dit = models.DiT(**DIT, epsilon=1e-6, patch=4)
+    params = drawn(dit)
+    config, own = interop.to_diffusers(dit, params, IMAGE)
+    angles = np.outer([0, 1], 10_000.0 ** (-np.arange(6) / 6))
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], 1)
+    table = np.stack([np.concatenate([waves[c], waves[r]]) for r in (0, 1) for c in (0, 1)])[None]
+    own["pos_embed.pos_embed"] = table.astype(np.float32)
+    fields = {**config, "_class_name": "Transformer2DModel", "num_vector_embeds": None}
+    same(interop.from_diffusers(fields, own).params, params)
+    own["pos_embed.pos_embed"] = table[:, ::-1].astype(np.float32)
+    with pytest.raises(ValueError, match=r"1 in all: pos_embed\.pos_embed must be the constant"):
+        interop.from_diffusers(fields, own)
+
+
 def test_folders_and_half_precision(tmp_path):
     """bfloat16 is the upper half of float32: of numbers with few digits both hold the same."""
-    net = models.UNet(**UNET, attention=(4,), head_channels=6)
+    net = UNET_4
     params = jax.tree.map(lambda a: np.round(4 * a) / 4, drawn(net))
     interop.write_diffusers(tmp_path / "unet", net, params, IMAGE)
     found = interop.read_diffusers(tmp_path)  # as a pipeline's folder has it

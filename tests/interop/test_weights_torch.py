@@ -147,6 +147,10 @@ def test_dit(name, tmp_path):
     with torch.no_grad():
         wanted = model(x, STEPS, class_labels=torch.tensor([1, 7])).sample
     compare(found, x, wanted, STEPS, torch.tensor([1, -1], dtype=torch.int32), tolerance=2e-4)
+    model.save_pretrained(tmp_path / "pickled", safe_serialization=False)
+    pickled = interop.read_diffusers(tmp_path / "pickled")
+    assert pickled.net == found.net
+    jax.tree.map(np.testing.assert_array_equal, pickled.params, found.params)
     with torch.no_grad():
         last = model.transformer_blocks[-1].norm1.emb.timestep_embedder.linear_1.bias
         last += 1
