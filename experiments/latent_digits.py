@@ -16,10 +16,26 @@ images, are judged beside these by `metrics.evaluate` in pixels, with its errors
 are the held-out images that were encoded and decoded, and the training images, what a perfect model
 would draw. 8x8 images are not what latents are for: 64 numbers become 64 numbers.
 
-FOUND
+Found (one seed, figures/latent_digits.*; on a busy core 87 ms a step in latents, encoder included):
+
+                    decoded         latents         patches of 2    pixels          training
+    steps                           2000            2183            407
+    Frechet distance .039 +- .038   1.69 +- .06     .99 +- .06      6.96 +- .14     .28 +- .04
+    precision       1.00            .37 +- .04      .28 +- .03      .01 +- .01      .89 +- .01
+    recall          1.00            .58 +- .03      .81 +- .02      .77 +- .02      .89 +- .01
+    coverage        1.00            .36 +- .02      .33 +- .02      .02 +- .01      .95 +- .01
+
+Decoding moves the Frechet distance by .04 (its error is .073 of a range of 2; the rest of that
+column compares images with themselves), so what the model in latents lacks is what it has not
+learned. Beside the same network on pixels it draws more
+precisely, .37 to .28 (2.1 standard errors), with less variety, .58 to .81, and is farther from the
+data, 1.69 to .99: latents are no gain on 8x8 digits, where they have as many numbers as the pixels.
+Beside 64 tokens they are much better, but so are patches of 2: that is tokens, not latents. All
+three are far from trained to their end; the autoencoder's own time, as long as some two of these
+trainings, is not counted.
 
 Left behind: latent_digits.csv, a row a metric and kind; latent_digits.png, a row of images a kind.
-Hardware: one CPU core, some ten minutes.
+Hardware: one busy CPU core, 20 minutes.
 """
 
 import dataclasses
