@@ -133,7 +133,7 @@ def train(args: Train, base: Config, stored: Config | None) -> int:
     _check_watching(config)
     if config.tuning.method is None and config.tuning != configs.TuningConfig():
         raise ValueError("--tuning.* are of a trained network: give --from RUN and --method")
-    build.build_mesh(config)
+    build.build_step(config, build.build_mesh(config))
     if args.out is not None:
         rundir.check_writable(args.out)
     abstract = build.check(config, dataset.batch_at(0))
@@ -299,7 +299,7 @@ def _run(
     if jax.process_count() > 1:
         dataset = dataset.with_share(jax.process_index(), jax.process_count())
     with interrupt.catch() as caught, data.prefetch(dataset, ahead=_ahead(dataset)) as batches:
-        step = build.build_step(config)
+        step = build.build_step(config, mesh)
         make = functools.partial(build.build_state, config)
         straight = layout is not None and first is None  # no device ever holds all of it
         state = jax.jit(make, out_shardings=layout(jax.eval_shape(make)) if straight else None)()

@@ -129,8 +129,26 @@ def _check_shape(config: Config, shape: tuple[int, ...]) -> None:
         )
 
 
-def build_step(config: Config) -> Callable:
-    """The pure training step."""
+def build_step(config: Config, over: Mesh | None = None) -> Callable:
+    """The pure training step; where sums are ordered, for the devices of a mesh.
+
+    Raises:
+        ValueError: what is ordered does not fit the mesh, or what else is asked for.
+    """
+    part = config.training
+    if part.ordered is not None:
+        if part.accumulate > 1 or part.fully_sharded or part.model_devices > 1:
+            raise ValueError(
+                "training.ordered cuts batches itself and copies the state to each device: it goes"
+                " with neither accumulate nor fully_sharded nor model_devices"
+            )
+        return training.make_ordered_step(
+            build_loss(config),
+            build_optimizer(config),
+            parts=part.ordered,
+            over=over,
+            decay=training.optim.DECAYS[config.optimizer.decay],
+        )
     return training.make_train_step(
         build_loss(config),
         build_optimizer(config),

@@ -266,6 +266,9 @@ class TrainingConfig:
     """Whether each of them keeps a part of the state alone, instead of a copy of it."""
     model_devices: int = 1
     """Over how many devices more the heads and hidden units of a transformer are split."""
+    ordered: int | None = None
+    """In so many parts a batch is taken, whose gradients are added in their order: the same bits on
+    any number of devices that divides it."""
 
 
 @dataclass(frozen=True)

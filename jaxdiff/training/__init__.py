@@ -15,6 +15,7 @@ from jaxdiff.training.objective import (
     scaled,
 )
 from jaxdiff.training.optim import adam, lamb
+from jaxdiff.training.ordered import make_ordered_step
 from jaxdiff.training.state import TrainState, init_state
 from jaxdiff.training.step import make_train_step
 
@@ -37,6 +38,7 @@ __all__ = [
     "latest_step",
     "learn_grid",
     "loss_of",
+    "make_ordered_step",
     "make_train_step",
     "mean_objective",
     "numbers_of",

@@ -18,7 +18,7 @@ from jax import Array
 from jaxdiff.training import ema, optim
 from jaxdiff.training.state import TrainState
 
-__all__ = ["LossFn", "make_train_step"]
+__all__ = ["LossFn", "Step", "apply", "gradient", "make_train_step"]
 
 LossFn = Callable[..., tuple[Array, tuple[dict[str, Array], Any]]]
 """`loss_fn(params, batch, key, hyper, aux) -> (scalar, (metrics, aux))`."""
@@ -73,12 +73,12 @@ def make_train_step(
             aux = jax.tree.map(lambda a: _agree(a, axis_name), aux)
         lr = optim.learning_rate(state.step, state.hyper, decay)
         metrics = {**metrics, "grad_norm": optax.tree.norm(grads), "lr": lr}
-        return _apply(state, optimizer, grads, aux, lr), metrics
+        return apply(state, optimizer, grads, aux, lr), metrics
 
     return step
 
 
-def _apply(state: TrainState, optimizer: Any, grads: Any, aux: Any, lr: Array) -> TrainState:
+def apply(state: TrainState, optimizer: Any, grads: Any, aux: Any, lr: Array) -> TrainState:
     """The state after one update along `grads`."""
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, jax.tree.map(lambda u: lr * u, updates))
@@ -99,13 +99,20 @@ def _agree(a: Array, axis_name: str) -> Array:
     return (jax.lax.pmean if mean else jax.lax.pmax)(a, axis_name)
 
 
-def _objective(loss_fn: LossFn, hyper: dict[str, Any], accumulate: int) -> Callable:
-    """`(params, batch, key, aux) -> (grads, metrics, aux)`, in one piece or in microbatches."""
+def gradient(loss_fn: LossFn, hyper: dict[str, Any]) -> Callable:
+    """`(params, batch, key, aux) -> (grads, metrics, aux)`, in one piece."""
 
     def whole(params: Any, batch: Any, key: Array, aux: Any) -> tuple[Any, dict[str, Array], Any]:
         valued = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (metrics, aux)), grads = valued(params, batch, key, hyper, aux)
         return grads, {**metrics, "loss": loss}, aux
+
+    return whole
+
+
+def _objective(loss_fn: LossFn, hyper: dict[str, Any], accumulate: int) -> Callable:
+    """The same, in one piece or in microbatches."""
+    whole = gradient(loss_fn, hyper)
 
     def in_parts(params: Any, batch: Any, key: Array, aux: Any) -> Any:
         def body(carry, part):
