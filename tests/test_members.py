@@ -115,7 +115,7 @@ def test_a_member_is_its_configuration_trained_alone(layout):
 )
 def test_refuses(values, words):
     with pytest.raises(ValueError, match=words):
-        members.groups(base(), [POINTS[0], {**POINTS[0], **values}], BATCH)
+        members.groups(base(), [{"optimizer.lr": 1e-3}, {"optimizer.lr": 1e-3, **values}], BATCH)
 
 
 def test_values_may_be_traced():

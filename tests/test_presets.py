@@ -23,6 +23,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "su-b")) for n in PUBLISHED]
 )
@@ -48,7 +49,7 @@ def test_trains_and_samples_on_what_it_is_made_for(name):
     ],
 )
 def test_transformers_of_latents(name, size, millions):
-    """Of 32x32x4 with 1000 classes, as many millions as published; fields of the published sizes."""
+    """Of 32x32x4 with 1000 classes, as many millions as published, in the published sizes."""
     config = preset(name)
     fields = dataclasses.asdict(config.model)
     assert {k: fields[k] for k in SIZES[size]} == SIZES[size]

@@ -52,6 +52,7 @@ def test_json_without_the_part_is_as_before():
     assert "variance" not in configs.to_json(configs.CLASSIFIER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("heads", "parts", "names"),
     [

@@ -87,6 +87,7 @@ def test_evaluate_in_principal_components_of_a_limited_part(run, points, samples
         assert (record["value"], record["error"]) == pytest.approx(row[1:3], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_evaluate_by_a_classifier(run, reader, tmp_path, capsys):
     """Samples of which half were asked to be what they are not."""
     with np.load(reader / "images.npz") as file:

@@ -64,6 +64,7 @@ def draw(run, path, *options):
         return dict(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "by", ["itself", "classifier", pytest.param("autoguide", marks=pytest.mark.slow)]
 )

@@ -11,6 +11,7 @@ from tests.cli.commands import complaint
 QUICK = ["--steps", "3", "--seeds", "2", "--n", "8"]
 
 
+@pytest.mark.slow
 def test_a_table_its_file_and_pictures(tmp_path, capsys):
     out = tmp_path / "new" / "folder"
     methods = ["--methods", "urpe"]

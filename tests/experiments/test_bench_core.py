@@ -26,6 +26,7 @@ def small(name):
     return Bench(name, module, params, shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["unet", "mlp"])
 def test_sample_compiles_to_the_operations_of_a_scan(name):
     _, held = bench_core._pair(small(name), 3)

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 
+@pytest.mark.slow
 def test_dimensions(tmp_path):
     hubness_dimensions.main(tmp_path, quick=True)
     with open(tmp_path / "hubness_dimensions.csv", newline="") as file:

@@ -70,6 +70,7 @@ def test_calls_are_equal(name):
     assert on_images.steps_of(name, 8) == on_mixture.steps_of(name, 8)
 
 
+@pytest.mark.slow
 def test_both_solves_are_the_gaussian_density():
     """N(0, c) on VP has p_T = N(0, 1) to alpha_T**2 = 4e-5 of its variance, 1e-4 nats; noise of
     START, sigma**2 = .001, is added to c; tolerances are 1e-4 a step, of some twenty."""

@@ -87,6 +87,7 @@ def test_equal_points_are_at_no_distance():
         assert np.isfinite(hubness.reduced(x, k=3, by=name, candidates=10).distance).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", hubness.REDUCTIONS)
 @pytest.mark.parametrize("size", [1e-25, 1e25])
 def test_size_does_not_matter(name, size):

@@ -104,6 +104,7 @@ def tokens(package):
     return read_tokenizer(package.tokenizer, 128)(SENTENCES)
 
 
+@pytest.mark.slow
 @minilm
 def test_minilm_by_the_formula(package, tokens):
     """The real weights, by the float64 formula; a text that is cut among them."""

@@ -77,6 +77,7 @@ def test_other_clocks_other_steps(key):
     )  # 200 steps of second order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "divergence",
     [

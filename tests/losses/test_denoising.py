@@ -137,6 +137,7 @@ def test_expected_loss_under_log_normal_times(key):
 # -- both ends of the path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parametrized"),
     [("cosine", "v"), ("cosine", "x0"), ("cosine", "flow"), ("betas_zero_snr", "edm")],

@@ -36,6 +36,7 @@ def test_number_of_parameters():
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == depth * block + time + ends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "millions"), [("S", 33), ("B", 130), ("L", 458), ("XL", 675)])
 def test_published_sizes(size, millions):
     """Tables 1 and 4 of Peebles and Xie 2023: patches of 2 on latents, two outputs a channel."""
@@ -45,6 +46,7 @@ def test_published_sizes(size, millions):
     assert round(sum(leaf.size for leaf in jax.tree.leaves(variables)) / 1e6) == millions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", positions.NAMES)
 def test_every_position_method_on_patches(name):
     """Whole programs by shape: outputs as images, and an equal network under `remat`."""

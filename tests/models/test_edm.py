@@ -162,6 +162,7 @@ def ncsnpp():
     return jax.jit(net.apply, compiler_options=QUICK), variables
 
 
+@pytest.mark.slow
 def test_null_label_and_vector_are_zeros(ncsnpp):
     apply, variables = ncsnpp
     vector = np.zeros((3, 9), np.float32)

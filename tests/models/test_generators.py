@@ -32,6 +32,7 @@ def test_images_in_range_and_back(shape):
     assert mean.shape == log_var.shape == (3, 7)
 
 
+@pytest.mark.slow
 def test_examples_do_not_see_one_another():
     """No statistics of a batch: each image is that of its latent alone."""
     net = generators.Generator((8, 8, 1), width=4)

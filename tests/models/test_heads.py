@@ -34,6 +34,7 @@ def outlines(tree):
     return jax.tree.map(lambda a: (a.shape, a.dtype), tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", heads.FORMS)
 @pytest.mark.parametrize(
     "name",

@@ -88,6 +88,7 @@ def test_half_precision_keeps_parameters_and_output_float32(network):
     assert 1e-5 < error < 0.1
 
 
+@pytest.mark.slow
 def test_float64_under_x64(network, x64):
     net, _, variables, x, t = _build(network)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float64")}

@@ -65,6 +65,7 @@ def song_levels():
     return sum(down) + sum(up)
 
 
+@pytest.mark.slow
 def test_ddpmpp_for_cifar10():
     shapes = leaves(models.ddpmpp_cifar10(), 32)
     mapping = 9 * 128 + linear(128, 512) + linear(512, 512)
@@ -76,6 +77,7 @@ def test_ddpmpp_for_cifar10():
     assert count(labelled) - count(shapes) == linear(10, 128)
 
 
+@pytest.mark.slow
 def test_ncsnpp_for_cifar10():
     """Some 56.4 million and 128 frequencies, which are no parameters there.
 
@@ -89,6 +91,7 @@ def test_ncsnpp_for_cifar10():
     assert round(count(shapes) / 1e6) == 56
 
 
+@pytest.mark.slow
 def test_adm_for_imagenet():
     down = [
         *[conv(3, 192), 3 * adm(192, 192)],  # 64 x 64
@@ -152,6 +155,7 @@ def test_su_b():
     assert count(shapes) == ends + down_of(su_b) + sum(up) == 92_460_800
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "size"),
     [(models.ncsnpp_cifar10(), 32), (models.SuA(), 128), (models.SuB(), 128)],

@@ -57,6 +57,7 @@ each_method = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @each_method
 def test_padding_changes_nothing(method, key):
     """Neither what stands there nor how much of it: float32 sums in another order."""
@@ -70,6 +71,7 @@ def test_padding_changes_nothing(method, key):
     np.testing.assert_allclose(apply(variables, ids, mask), known, atol=1e-5)
 
 
+@pytest.mark.slow
 @each_method
 def test_at_the_start_classes_are_equally_likely_and_only_trained_leaves_have_gradients(
     method, key

@@ -20,6 +20,7 @@ def test_cifar10_has_the_published_number_of_parameters():
     assert ddpm_cifar10(out_channels=6).out_channels == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skip", ["concat", "add"])
 @pytest.mark.parametrize("resample", ["conv", "pool"])
 def test_sizes_that_end_odd(skip, resample):

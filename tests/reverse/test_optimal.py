@@ -273,6 +273,7 @@ def test_table_interpolates_and_refuses_what_lies_beyond(x64):
         analytic(moments_of_gamma(levels, gamma_of(0.25, levels))).check(CHAIN(jnp.array([1.0])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [pytest.param("x0", marks=pytest.mark.slow), "residual"])
 def test_zero_terminal_snr(by, key, x64):
     """At alpha = 0 the covariance is that of the data."""

@@ -71,6 +71,7 @@ def test_unit_gaussian(sampler, wanted):
     assert abs(sample_variance(grids.linspace(chain(), 10), sampler, 1.0) - wanted) < 5.01e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 7, 100])
 def test_eta_one_is_the_algorithm_of_ddpm(steps, key):
     """Algorithm 2 of Ho et al. from betas alone, in numpy, with the same noise, to 1e-12.

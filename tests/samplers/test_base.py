@@ -180,6 +180,7 @@ def test_a_sampler_of_your_own_in_twenty_lines(key):
     np.testing.assert_allclose(own, sample(key, small_model(), GRID, (4, 3)), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [schedules.cosine(), schedules.rectified()])
 def test_data_prediction_starts_at_zero_snr_as_ddim(schedule, x64):
     """Out of alpha = 0 one step of any of them is x_s = sigma_s / sigma_t x_t + alpha_s x0."""

@@ -139,6 +139,7 @@ def check_finite_or_refused(row, schedule, kind, prediction, key):
 EVERYWHERE = ("uniform", "uniform_log_snr", "karras", "quadratic")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("row", "schedule", "kind", "prediction"), list(combinations()))
 def test_finite_or_refused_on_every_schedule(row, schedule, kind, prediction, key):
     check_finite_or_refused(row, schedule, kind, prediction, key)

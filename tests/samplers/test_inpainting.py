@@ -65,6 +65,7 @@ def noise_of_known(sampler, grid, direction=(1, 0), **more):
     return np.asarray(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", [ddim(), unipc()], ids=["ddim", "unipc"])
 @pytest.mark.parametrize("schedule", [schedules.linear_vp(), schedules.edm(0.01, 50.0)])
 def test_model_sees_known_pixels_at_their_noise(schedule, inner):

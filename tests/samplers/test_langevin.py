@@ -118,6 +118,7 @@ def test_limits(key):
     np.testing.assert_allclose(run(sampler, noise)[1], s.alpha * d.x0 + s.sigma * d.eps, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_move_outlives_a_solver_that_corrects(key):
     """UniPC corrects the step that led to x, and adds that to what Langevin made of x.
 

@@ -25,6 +25,7 @@ def variance(level):
     return level.alpha**2 * C + level.sigma**2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [schedules.linear_vp(), schedules.edm(0.02, 80.0)])
 @pytest.mark.parametrize("numbers_alone", [False, True])
 def test_passes_contract_as_the_flow_says(schedule, numbers_alone):
@@ -90,6 +91,7 @@ def test_several_stretches_nest():
     np.testing.assert_allclose(of(both) / plain, of(inner) * of(outer) / plain**2, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [8, 9, 11, 13])
 def test_a_levels_own_noise_is_that_level(count):
     """low = sigma / alpha of level i, in float32 as a user reads it: passes begin there."""

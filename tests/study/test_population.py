@@ -94,6 +94,7 @@ def test_a_member_is_the_training_alone(layout, count):
         np.testing.assert_allclose(means["loss"][i], loss, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["vmap", pytest.param("each", marks=SLOW)])
 def test_kept_and_resumed(layout):
     """What is dropped changes nothing of the others; states that are given go on."""
@@ -110,6 +111,7 @@ def test_kept_and_resumed(layout):
         assert_same(population.unstacked(resumed.states(), i).params, alone(traits)[0].params)
 
 
+@pytest.mark.slow
 def test_each_member_has_its_batch():
     ours = population.begin("vmap", state_of, step_of, members(2))
     ours.advance([{"x": BATCHES[0]}, {"x": BATCHES[1]}])

@@ -109,6 +109,7 @@ def test_a_ladder_with_fewer_heads_is_as_large():
         shapes("lst", heads=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["pruned", "fisher"])
 def test_a_ladder_that_starts_from_rows_of_the_network(start):
     """The first block's largest queries, keys and values together, or the most important ones, by
@@ -142,6 +143,7 @@ def test_a_ladder_that_starts_from_rows_of_the_network(start):
     assert not set(side) & {"tokens/embedding", "types/embedding"}
 
 
+@pytest.mark.slow
 def test_importance_by_the_chain_rule():
     """The last norm's bias moves all tokens, so the text, by as much: -log p_y has the slope
     W (p - y) by it, p the chances that the head W gives, here in numpy."""
@@ -164,6 +166,7 @@ def test_importance_by_the_chain_rule():
 QUICK = ("lst",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in COUNTS]
 )

@@ -274,6 +274,7 @@ def run_script(out, steps):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_exits_0_and_the_run_resumes(tmp_path):
     stopped = run_script(tmp_path / "a", "forever")
     assert stopped.stdout.readline() == "ready\n"

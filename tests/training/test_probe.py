@@ -106,6 +106,7 @@ def test_wrong_names(name, message):
 SOME = ("exp+alibi", "l2+causal", "exp+causal", "boundary", "bos+rotary", "boundary+causal")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOME)
 def test_verdicts_on_drawn_networks(name):
     _check_verdict(name)

@@ -42,6 +42,7 @@ def spread(out):
     return np.ptp(out, axis=1).max(axis=-1) / np.abs(out).max(axis=(1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", BLIND)
 @pytest.mark.parametrize("causal", [False, True])
@@ -65,6 +66,7 @@ def test_every_name_is_spoken_of():
     assert set(positions.NAMES) <= {*BLIND, *SEEING}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["exp", "l2", "swish_l2", "relu2"])
 def test_other_normalisations_count_with_a_bias_alone(how):
     """Rows of equal scores have equal sums, whatever these are; a bias makes them differ."""

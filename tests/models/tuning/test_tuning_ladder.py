@@ -101,7 +101,7 @@ def test_the_formula_of_sums_in_numpy(x64):
     ("net", "args", "first"),
     [
         (*NETWORKS["transformer"], ("tokens",)),
-        (*NETWORKS["mlp"], ()),
+        pytest.param(*NETWORKS["mlp"], (), marks=pytest.mark.slow),
         pytest.param(*NETWORKS["dit, recomputed"], ("in",), marks=pytest.mark.slow),
     ],
 )
@@ -122,6 +122,7 @@ def test_the_network_itself_where_nothing_is_narrow_and_gates_are_one(net, args,
     assert jnp.abs(alone).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", [-100.0, 0.0])
 def test_gates_of_zero_read_the_backbone_alone(gate):
     net, args = NETWORKS["mlp"]

@@ -101,6 +101,7 @@ def test_counts_are_by_formula():
     assert count(variables, method.labels(variables)) == side + rungs
 
 
+@pytest.mark.slow
 def test_the_head_can_be_trained_beside_any_of_them():
     net, args = MLPS
     for method in (
@@ -115,6 +116,7 @@ def test_the_head_can_be_trained_beside_any_of_them():
         assert method.labels(variables)["params"]["backbone"]["out"]["kernel"] == "trained"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "adapters", "ladder"])
 def test_vmap_over_members_on_one_network(method):
     net, args = MLPS
@@ -161,6 +163,7 @@ def test_masks_reach_both_networks():
     assert not np.allclose(apply(variables, other)[:, :4], one)
 
 
+@pytest.mark.slow
 def test_prompts_start_as_tokens_and_are_taken_off(key):
     net, args = NETWORKS["transformer"]
     method = tuning.Prompts(net, 3)
@@ -175,6 +178,7 @@ def test_prompts_start_as_tokens_and_are_taken_off(key):
     np.testing.assert_array_equal(out, wanted)
 
 
+@pytest.mark.slow
 def test_gradients_by_the_input_flow_through_all(key):
     """Guidance needs them. Truth: central differences in float64."""
     with jax.enable_x64(True):

@@ -82,6 +82,7 @@ def test_what_is_left_is_a_side_network(norm, key):
     }
 
 
+@pytest.mark.slow
 def test_the_ladder_takes_what_it_is_given(key):
     net, args = NETWORKS["mlp"]
     method = tuning.Ladder(net, MLP(width=4, depth=2), ("block_0",))

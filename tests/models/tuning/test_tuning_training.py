@@ -33,6 +33,7 @@ def begun(method, optimizer, args, key):
     return state, training.make_train_step(loss_of(method), only), labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "prompts"])
 def test_a_step_moves_what_is_trained_and_no_other(method, key):
     net, args = NETWORKS["mlp"]
