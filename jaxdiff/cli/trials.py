@@ -22,7 +22,7 @@ from jaxdiff import metrics, training
 from jaxdiff.cli import monitor
 from jaxdiff.config import Config, build, members
 from jaxdiff.data import Dataset, files
-from jaxdiff.study import halving, population
+from jaxdiff.study import halving, memory, population
 from jaxdiff.training import checkpoint, interrupt
 
 __all__ = ["SCORES", "Comparison", "Plan", "Trials"]
@@ -187,7 +187,23 @@ class _Line:
             states = checkpoint.restore(self._folder, like, self._saved)
         devices = jax.local_devices()[: self._plan.config.training.devices]
         layout = layout or population.prefer(step_of, state_of, traits[0], batch)
-        return population.begin(layout, state_of, step_of, traits, states=states, devices=devices)
+        return population.begin(
+            layout,
+            state_of,
+            step_of,
+            traits,
+            states=states,
+            devices=devices,
+            chunk=self._chunk(layout, step_of, state_of, traits, batch, len(devices)),
+        )
+
+    def _chunk(self, layout, step_of, state_of, traits, batch, devices) -> int | None:
+        """How many members at once: as many as memory is known to hold."""
+        limit = memory.limit()
+        if layout != "vmap" or limit is None:
+            return None
+        given = (step_of, state_of, traits[0], batch, len(traits))
+        return memory.fitting(*given, limit=limit, devices=devices)
 
     def _traits(self, member: int) -> dict[str, Any]:
         return self.group.traits[self.group.members.index(member)]

@@ -64,6 +64,7 @@ def begin(
     *,
     states: Any = None,
     devices: Sequence[Any] | None = None,
+    chunk: int | None = None,
 ) -> Population:
     """Members before their first step, or with states that they are given.
 
@@ -74,9 +75,12 @@ def begin(
         traits: those of each member, of equal names.
         states: a tree with a leading axis of members, as `Population.states` gives it.
         devices: where they are trained; all local ones unless given.
+        chunk: how many at once, by "vmap"; the others wait, so that less memory is needed (see
+            `memory`). All unless given.
 
     Raises:
-        ValueError: an unknown layout, no members, or members of different names or of none.
+        ValueError: an unknown layout, no members, or members of different names or of none; or a
+            chunk of none, or of members that are computed in turn anyway.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
@@ -85,6 +89,10 @@ def begin(
         given = "none" if not names else " and ".join(", ".join(n) or "nothing" for n in names)
         raise ValueError(f"members must have traits of equal names, got {given}")
     devices = list(devices or jax.local_devices())
+    if chunk is not None and (layout != "vmap" or chunk < 1):
+        raise ValueError(f"chunk must be >= 1, and is for layout vmap, got {chunk} for {layout}")
+    if chunk is not None and chunk < len(traits):
+        return _Chunks(state_of, step_of, list(traits), states, devices, chunk)
     return LAYOUTS[layout](state_of, step_of, list(traits), states, devices)
 
 
@@ -127,13 +135,11 @@ def unstacked(tree: Any, index: int) -> Any:
 class _Vmap:
     """One program for all, its leading axis spread over as many devices as divide it."""
 
-    def __init__(self, state_of, step_of, traits, states, devices):
+    def __init__(self, state_of, step_of, traits, states, devices, programs=None):
         self._devices = devices
         self._traits = self._spread(stacked([jax.tree.map(jnp.asarray, t) for t in traits]))
-        self._init = jax.jit(jax.vmap(state_of))
-        step = lambda traits, state, batch: step_of(traits)(state, batch)  # noqa: E731
-        self._step = jax.jit(jax.vmap(step), donate_argnums=1)
-        self._states = self._spread(self._init(self._traits) if states is None else states)
+        init, self._step = programs or _at_once(state_of, step_of)
+        self._states = self._spread(init(self._traits) if states is None else states)
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self._traits)[0])
@@ -158,6 +164,51 @@ class _Vmap:
             return jax.device_put(tree, self._devices[0])
         mesh = Mesh(np.asarray(self._devices[:count]), ("member",), axis_types=(AxisType.Auto,))
         return jax.device_put(tree, NamedSharding(mesh, P("member")))
+
+
+def _at_once(state_of: StateOf, step_of: StepOf) -> tuple[Callable, Callable]:
+    """The programs of any number of members: their states, and their step."""
+    step = lambda traits, state, batch: step_of(traits)(state, batch)  # noqa: E731
+    return jax.jit(jax.vmap(state_of)), jax.jit(jax.vmap(step), donate_argnums=1)
+
+
+class _Chunks:
+    """Members in chunks of nearly equal size, each at once, one after another."""
+
+    def __init__(self, state_of, step_of, traits, states, devices, chunk):
+        self._given = (state_of, step_of), devices, chunk
+        self._programs = _at_once(state_of, step_of)
+        self._begin(traits, states)
+
+    def _begin(self, traits, states):
+        functions, devices, chunk = self._given
+        self._traits = traits
+        places = np.array_split(np.arange(len(traits)), -(-len(traits) // chunk))
+        self._parts = []
+        for part in places:
+            own = None if states is None else jax.tree.map(lambda a, i=part: a[i], states)
+            chosen = [traits[i] for i in part]
+            self._parts.append(_Vmap(*functions, chosen, own, devices, self._programs))
+
+    def __len__(self) -> int:
+        return len(self._traits)
+
+    def advance(self, batches):
+        seen, first = [], 0
+        for part in self._parts:
+            metrics = part.advance(batches[first : first + len(part)])
+            seen += [unstacked(metrics, i) for i in range(len(part))]
+            first += len(part)
+        return seen
+
+    def states(self):
+        join = lambda *leaves: jnp.concatenate(leaves)  # noqa: E731
+        here = [jax.device_put(part.states(), self._given[1][0]) for part in self._parts]
+        return jax.tree.map(join, *here)
+
+    def keep(self, chosen):
+        states = jax.tree.map(lambda a: a[np.asarray(chosen, int)], self.states())
+        self._begin([self._traits[i] for i in chosen], states)
 
 
 class _Each:

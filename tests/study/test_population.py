@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdiff import models, training
-from jaxdiff.study import halving, population
+from jaxdiff.study import halving, memory, population
 
 NET = models.MLP(width=16, depth=1)
 BATCHES = np.random.default_rng(0).normal(size=(3, 8, 2)).astype(np.float32)
@@ -109,6 +109,39 @@ def test_kept_and_resumed(layout):
     resumed.advance([{"x": BATCHES[2]}] * 2)
     for i, traits in enumerate(chosen):
         assert_same(population.unstacked(resumed.states(), i).params, alone(traits)[0].params)
+
+
+def test_chunks_are_the_whole():
+    """Truth: all at once, by the same batches; chunks of two, two and one, of which some go."""
+    whole = population.begin("vmap", state_of, step_of, members(5))
+    parts = population.begin("vmap", state_of, step_of, members(5), chunk=2)
+    for each in (whole, parts):
+        seen = [each.advance([{"x": BATCHES[i % 3]} for i in range(5)])]
+        each.keep([4, 0, 1])
+        assert len(each) == 3
+        means = population.columns(seen)["loss"]
+        each.last = means, each.advance([{"x": BATCHES[i % 3]} for i in range(3)])
+    assert_same(parts.states().params, whole.states().params)
+    np.testing.assert_allclose(parts.last[0], whole.last[0], rtol=1e-5)
+    assert len({*map(float, parts.last[0])}) == 5
+    for how in ({"layout": "each", "chunk": 2}, {"layout": "vmap", "chunk": 0}):
+        with pytest.raises(ValueError, match="chunk must be >= 1, and is for layout vmap"):
+            population.begin(how["layout"], state_of, step_of, members(2), chunk=how["chunk"])
+
+
+def test_memory_by_the_estimate_of_two():
+    """Truth: XLA's own estimate of the program that is chosen, and of one with a member more."""
+    given = (step_of, state_of, members(1)[0], {"x": jnp.zeros((256, 2))})
+    limit, total = 2_000_000, 16
+    states = memory.bytes_of(*given, total)[0]
+    chunk = memory.fitting(*given, total, limit=limit)
+    assert 1 < chunk < total
+    needs = [states + memory.bytes_of(*given, n)[1] for n in (chunk, chunk + 1)]
+    assert needs[0] < limit
+    assert needs[1] > 0.8 * limit
+    assert memory.fitting(*given, total, limit=10**9) == total
+    with pytest.raises(ValueError, match=r"16 members on a device need .* MiB, a member's step"):
+        memory.fitting(*given, total, limit=states)
 
 
 @pytest.mark.slow
