@@ -123,7 +123,7 @@ def test_chunks_are_the_whole():
         each.last = means, each.advance([{"x": BATCHES[i % 3]} for i in range(3)])
     assert_same(parts.states().params, whole.states().params)
     np.testing.assert_allclose(parts.last[0], whole.last[0], rtol=1e-5)
-    assert len({*map(float, parts.last[0])}) == 5
+    assert len({*map(float, parts.last[0])}) == 3  # untrained networks are 0: batches differ
     for how in ({"layout": "each", "chunk": 2}, {"layout": "vmap", "chunk": 0}):
         with pytest.raises(ValueError, match="chunk must be >= 1, and is for layout vmap"):
             population.begin(how["layout"], state_of, step_of, members(2), chunk=how["chunk"])
