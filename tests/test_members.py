@@ -111,6 +111,8 @@ def test_a_member_is_its_configuration_trained_alone(layout):
         ({"data.labels": False}, "is one for all members"),
         ({"tuning.method": "lora"}, "is one for all members"),
         ({"model.depth": 1.5}, "model.depth must be a whole number"),
+        ({"sampling.guidance": 2.0}, "sampling.guidance 2.0 needs data with labels"),
+        ({"sampling.eta": -1.0}, "eta must"),
     ],
 )
 def test_refuses(values, words):

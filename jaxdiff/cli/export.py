@@ -65,7 +65,8 @@ def main(arguments: Sequence[str]) -> int:
     run = runs.model_of_data(args.run, "which draws nothing")
     config = run.config
     part = config.sampling
-    sampler = build.build_sampler(args.sampler or part.sampler, eta=args.eta)
+    eta = build.own_eta(config, args.sampler, args.eta)
+    sampler = build.build_sampler(args.sampler or part.sampler, eta=eta)
     grid = build.build_grid(config, args.grid or part.grid, args.steps or part.steps)
     labelled = bool(config.data.label_counts)
     guided = args.guided and labelled and config.loss.cond_dropout > 0

@@ -75,14 +75,15 @@ def draw(config: Config, weights: Any) -> tuple[np.ndarray, np.ndarray | None]:
     counts = config.data.label_counts
     labels = spread_labels(counts, n) if counts else None
     grid = build.build_grid(config, part.grid, part.steps)
-    sampler, parts = build.build_sampler(part.sampler), []
+    sampler, parts = build.build_sampler(part.sampler, eta=part.eta), []
+    guide = build.build_guide(config)
     decode = build.build_decode(config.data)
     for first in range(0, n, size):
         keys = example_keys(jax.random.key(0), size, first)
         chosen = None
         if labels is not None:
             chosen = jnp.asarray(np.resize(labels[first : first + size], size))
-        denoise = build.build_denoise(config, weights, chosen)
+        denoise = build.build_denoise(config, weights, chosen, guide)
         x = sample(keys, denoise, grid, (size, *config.data.shape), sampler=sampler)
         parts.append(np.asarray(decode(x)))
     return np.clip(np.concatenate(parts)[:n], -1, 1), labels

@@ -88,6 +88,9 @@ def main(arguments: Sequence[str]) -> int:
     file = _grid_file(args, run)
     if file is not None:
         args = _as_learned(args, file)
+    if args.guided == guiding.GuidanceFlags():  # nothing was asked for: as configured
+        guided = guiding.GuidanceFlags(guidance=run.config.sampling.guidance)
+        args = dataclasses.replace(args, guided=guided)
     guide = guiding.guide(args.guided, run)
     labels = choose_labels(args.label, guiding.label_counts(args.guided, run.config), args.n)
     state = run.restore(args.checkpoint)
@@ -132,7 +135,8 @@ def _grid_file(args: Sample, run: runs.Run) -> GridFile | None:
 
 
 def _sampler(args: Sample, run: runs.Run, chosen: variances.Chosen) -> Sampler:
-    name, options = args.sampler or run.config.sampling.sampler, {"eta": args.eta}
+    name = args.sampler or run.config.sampling.sampler
+    options = {"eta": build.own_eta(run.config, args.sampler, args.eta)}
     if chosen.variance is not None or args.last_values is not None:
         if name not in ("ddpm", "ddim"):
             flag = "--last-values" if chosen.variance is None else "--variance"

@@ -28,7 +28,7 @@ from jaxdiff.training import interrupt, progress, rundir
 
 __all__ = ["main"]
 
-_OTHER_LOSSES = ("loss.", "schedule.", "parametrization.", "variance.")
+_OTHER_LOSSES = ("loss.", "schedule.", "parametrization.", "variance.", "sampling.")
 _SHOWN = 20
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxdiff import data, schedules, training
+from jaxdiff import data, guidance, schedules, training
 from jaxdiff.config.fields import Config, DataConfig
 from jaxdiff.config.latents import build_decode, open_codec, see
 from jaxdiff.config.loss import build_loss, build_validation
@@ -39,6 +39,7 @@ __all__ = [
     "build_denoise",
     "build_denoiser",
     "build_grid",
+    "build_guide",
     "build_layout",
     "build_learned_range",
     "build_loss",
@@ -57,6 +58,7 @@ __all__ = [
     "load_data",
     "load_seen",
     "open_codec",
+    "own_eta",
 ]
 
 
@@ -214,7 +216,9 @@ def check(config: Config, batch: dict[str, Any]) -> training.TrainState:
 
 def _check_sampling(config: Config) -> None:
     part = config.sampling
-    grid, sampler = build_grid(config, part.grid, part.steps), build_sampler(part.sampler)
+    build_guide(config)
+    grid = build_grid(config, part.grid, part.steps)
+    sampler = build_sampler(part.sampler, eta=part.eta)
     build_denoiser(config, None).check(grid.levels)
     if hasattr(sampler, "check"):
         sampler.check(grid)
@@ -248,6 +252,28 @@ def build_grid(config: Config, name: str, num_steps: int) -> Grid:
 def build_sampler(name: str, **options: Any) -> Sampler:
     """A sampler by name; options that are None are left to it."""
     return make_sampler(name, **{k: v for k, v in options.items() if v is not None})
+
+
+def own_eta(config: Config, sampler: str | None, eta: float | None) -> float | None:
+    """The eta that was asked for; the configured one, where nothing was and the sampler is its."""
+    mine = eta is None and sampler in (None, config.sampling.sampler)
+    return config.sampling.eta if mine else eta
+
+
+def build_guide(config: Config) -> Callable[[Denoiser, Array | None], Denoise]:
+    """The configured guidance, as `build_denoise` takes it.
+
+    Raises:
+        ValueError: the network knows nothing of labels, or nothing without them.
+    """
+    scale = config.sampling.guidance
+    if scale is None:
+        return lambda denoiser, labels: denoiser
+    if not config.data.label_counts or not config.loss.cond_dropout:
+        raise ValueError(
+            f"sampling.guidance {scale} needs data with labels, and loss.cond_dropout above 0"
+        )
+    return lambda denoiser, labels: guidance.cfg(denoiser, scale)
 
 
 def build_denoise(

@@ -283,6 +283,10 @@ class SamplingConfig:
     """Which levels it visits."""
     clip: bool = True
     """Whether each step's estimate of the data is held to [-1, 1]."""
+    eta: float | None = None
+    """How much noise the sampler adds, of those that take it; its own unless given."""
+    guidance: float | None = None
+    """The scale of classifier-free guidance; none unless given."""
 
 
 @dataclass(frozen=True)

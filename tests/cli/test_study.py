@@ -157,3 +157,23 @@ def test_a_member_that_fails_is_last(points, tmp_path):
     assert float(first["optimizer.lr"]) == 1e-3
     assert last["heldout_loss"] == ""
     assert members.member(runs.open_run(out / "best").config, {}).optimizer.lr == 1e-3
+
+
+@pytest.mark.slow
+def test_axes_of_sampling_are_compared_by_what_is_drawn(points, tmp_path):
+    """Truth: one training serves both scales of guidance, whose samples `--guidance` draws too."""
+    space, out = tmp_path / "space.toml", tmp_path / "study"
+    space.write_text('"sampling.guidance" = [1.0, 4.0]\n')
+    given = ["--members", "2", "--design", "grid", "--steps", "40", *OPTIONS]
+    given += ["--sampling.sampler", "ddpm", "--sampling.steps", "4"]
+    assert main(["study", str(points), "--space", str(space), "--out", str(out), *given]) == 0
+    first, second = table(out)
+    assert first["frechet"] != second["frechet"]
+    scale = runs.open_run(out / "best").config.sampling.guidance
+    assert scale == float(first["sampling.guidance"])
+    drawn = [
+        draw(out / "best", tmp_path / f"{i}.npz", "--n", "6", "--sampler", "ddpm", *flags)["x"]
+        for i, flags in enumerate(([], ["--guidance", str(scale)], ["--guidance", str(5 - scale)]))
+    ]
+    assert (drawn[0] == drawn[1]).all()
+    assert (drawn[0] != drawn[2]).any()
