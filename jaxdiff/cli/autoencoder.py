@@ -13,6 +13,7 @@ from jaxdiff import config as configs
 from jaxdiff import latent, plots, training
 from jaxdiff.cli import outputs, train
 from jaxdiff.cli.say import show
+from jaxdiff.cli.together import use_cores
 from jaxdiff.config import build, latents
 from jaxdiff.data import Dataset
 from jaxdiff.training import rundir
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     flags = {**vars(args)}
     parts, plot = flags.pop("parts"), flags.pop("plot")
     config = dataclasses.replace(base, **vars(parts))
-    train.use_cores(config)
+    use_cores(config)
     status = train.train(train.Train(**flags, config=config), base, stored)
     if status == 0 and not args.dry_run and _is_finished(args.out):
         _look(args.out, plot)

@@ -9,7 +9,7 @@ import tyro
 
 from jaxdiff import config as configs
 from jaxdiff.cli import train
-from jaxdiff.cli.together import TogetherFlags
+from jaxdiff.cli.together import TogetherFlags, use_cores
 
 __all__ = ["main"]
 
@@ -72,6 +72,6 @@ def main(arguments: Sequence[str]) -> int:
     flags = {**vars(args)}
     parts = flags.pop("parts")
     config = dataclasses.replace(base, **vars(parts))
-    train.use_cores(config, args.together.processes)
+    use_cores(config, args.together.processes)
     args.together.join()
     return train.train(train.Train(**flags, config=config), base, stored)

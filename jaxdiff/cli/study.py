@@ -19,7 +19,8 @@ from jaxdiff import config as configs
 from jaxdiff import data, plots, study, training
 from jaxdiff.cli import monitor, trials
 from jaxdiff.cli.say import say, show
-from jaxdiff.cli.train import use_cores, value_of
+from jaxdiff.cli.together import use_cores
+from jaxdiff.cli.train import value_of
 from jaxdiff.config import Config, build, members
 from jaxdiff.config.codec import from_json
 from jaxdiff.data import files
@@ -162,6 +163,13 @@ def _plan(args: Study) -> tuple[trials.Plan, Any]:
     wanted = args.members if args.members or args.design == "grid" else 16
     points = study.space.DESIGNS[args.design](space, wanted, args.seed)
     part = dataclasses.replace(args.config.training, steps=args.steps, seconds=None)
+    if part.fully_sharded or part.model_devices > 1 or part.ordered is not None:
+        raise ValueError(
+            "training.fully_sharded, model_devices and ordered are of one training: members are"
+            " spread over devices whole"
+        )
+    if args.config.tuning != configs.TuningConfig():
+        raise ValueError("--tuning.* are of a trained network: jaxdiff train --from RUN --method")
     source = dataclasses.replace(args.config.data, source=args.data)
     config = dataclasses.replace(args.config, data=source, training=part)
     config, dataset = build.build_data(config)

@@ -1,15 +1,18 @@
-"""The flags of a training that several processes do together."""
+"""The processes and devices of a training: how they find one another, and how many a CPU has."""
 
 import atexit
+import contextlib
 import dataclasses
+import os
 import subprocess
 import sys
 
 import jax
 
+from jaxdiff.config import Config
 from jaxdiff.training import distributed
 
-__all__ = ["TogetherFlags"]
+__all__ = ["TogetherFlags", "use_cores"]
 
 # Reads until this process closes the pipe, as it does however it ends.
 _LAST_WORD = "import sys; sys.stdin.read() or sys.stderr.write(sys.argv[1])"
@@ -49,3 +52,21 @@ def _leave_a_last_word() -> None:
     command = [sys.executable, "-c", _LAST_WORD, word]
     waiting = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
     atexit.register(waiting.communicate, ".")
+
+
+def use_cores(config: Config, processes: int | None = None) -> None:
+    """Makes a device of each core, where JAX runs on a CPU and has not begun.
+
+    A batch split over them is computed in less time than by one device that uses all cores. At
+    least 16 examples a device; otherwise, and where devices are set by other means, nothing. Of
+    several processes each makes its share of the devices.
+    """
+    part = config.training
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    wanted = (part.devices or part.batch_size // 16) // (processes or 1)
+    wanted = min(cores, max(1, wanted))
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_force_host_platform_device_count" in flags or jax.config.jax_num_cpu_devices > 0:
+        return
+    with contextlib.suppress(RuntimeError):  # too late
+        jax.config.update("jax_num_cpu_devices", wanted)

@@ -1,12 +1,10 @@
 """`jaxdiff train`: from data to a run directory."""
 
-import contextlib
 import dataclasses
 import functools
 import itertools
 import json
 import math
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,7 +19,7 @@ from jaxdiff import config as configs
 from jaxdiff import data, training
 from jaxdiff.cli import monitor, runs, stages
 from jaxdiff.cli.say import say
-from jaxdiff.cli.together import TogetherFlags
+from jaxdiff.cli.together import TogetherFlags, use_cores
 from jaxdiff.config import Config, build
 from jaxdiff.training import distributed, interrupt, rundir, speed
 
@@ -92,24 +90,6 @@ def main(arguments: Sequence[str]) -> int:
     use_cores(args.config, args.together.processes)
     args.together.join()
     return train(args, base, stored)
-
-
-def use_cores(config: Config, processes: int | None = None) -> None:
-    """Makes a device of each core, where JAX runs on a CPU and has not begun.
-
-    A batch split over them is computed in less time than by one device that uses all cores. At
-    least 16 examples a device; otherwise, and where devices are set by other means, nothing. Of
-    several processes each makes its share of the devices.
-    """
-    part = config.training
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    wanted = (part.devices or part.batch_size // 16) // (processes or 1)
-    wanted = min(cores, max(1, wanted))
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_force_host_platform_device_count" in flags or jax.config.jax_num_cpu_devices > 0:
-        return
-    with contextlib.suppress(RuntimeError):  # too late
-        jax.config.update("jax_num_cpu_devices", wanted)
 
 
 def train(args: Train, base: Config, stored: Config | None) -> int:

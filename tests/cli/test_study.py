@@ -136,6 +136,8 @@ def test_mistakes(done, points, space, tmp_path, capsys):
         (["--out", done], "holds a study: --resume"),
         (["--out", done, "--resume", "--steps", "13"], "same study, got other config, steps"),
         (["--out", points], "must be a directory"),
+        (["--training.fully-sharded"], "are of one training"),
+        (["--tuning.rank", "2"], "are of a trained network"),
     ):
         assert words in complaint([*good, *change], capsys)
     assert not (tmp_path / "s").exists()
