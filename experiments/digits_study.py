@@ -57,7 +57,7 @@ def main(
         out: the directory of the table and the picture; the studies themselves in `out`/studies.
         members: of each.
         steps: of each member of the first.
-        halved: of the last members of the second.
+        halved: of the last members of the second; 0 leaves it out.
         quick: everything as small as it can be.
     """
     if quick:
@@ -68,7 +68,6 @@ def main(
     small = ["--model.channels", "8", "--model.blocks", "1"] if quick else []
     small += ["--sampling.steps", "2" if quick else "20"]
     rows = study(folder, "all", members, ["--steps", str(steps), *small])
-    first = study(folder, "halved", members, ["--steps", str(halved), "--halving", *small])
     found = effects(rows)
     scores = np.asarray([row["frechet"] for row in rows])
     plots.parallel_coordinates(
@@ -88,12 +87,16 @@ def main(
     rates = [row["optimizer.lr"] for row in rows]
     console.print(
         f"best of all {min(scores):.3f}, with {rows[0]}\n"
-        f"best by halving {first[0]['frechet']:.3f}, with {first[0]}\n"
-        f"steps of halving: {made(first):,}, of all its members {members * halved:,}, of the first"
-        f" study {members * steps:,}\n"
         f"Spearman of distance and |log rate - log best rate|:"
         f" {scipy.stats.spearmanr(np.abs(np.log(np.divide(rates, rates[0]))), scores)[0]:.2f}"
     )
+    if halved:
+        first = study(folder, "halved", members, ["--steps", str(halved), "--halving", *small])
+        console.print(
+            f"best by halving {first[0]['frechet']:.3f}, with {first[0]}\n"
+            f"its steps {made(first):,}, of {members * halved:,} without it, and of the first study"
+            f" {members * steps:,}"
+        )
     return found
 
 
