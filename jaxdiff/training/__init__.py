@@ -1,6 +1,16 @@
 """Training: the state, the pure step, the loop around it, and what it writes."""
 
-from jaxdiff.training import checkpoint, ema, optim, parallel, profiles, rundir, sharding, snapshots
+from jaxdiff.training import (
+    checkpoint,
+    distributed,
+    ema,
+    optim,
+    parallel,
+    profiles,
+    rundir,
+    sharding,
+    snapshots,
+)
 from jaxdiff.training.checkpoint import Checkpoints, latest_step, restore
 from jaxdiff.training.grid_objectives import to_data, to_reference
 from jaxdiff.training.learn_grid import Learned, learn_grid, mean_objective, numbers_of
@@ -30,6 +40,7 @@ __all__ = [
     "checkpoint",
     "classification_loss",
     "denoising_loss",
+    "distributed",
     "ema",
     "fit",
     "importance_loss_of",
