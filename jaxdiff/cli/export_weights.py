@@ -46,6 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command; see `jaxdiff.cli.main`."""
     args = tyro.cli(ExportWeights, prog="jaxdiff export-weights", args=arguments)
     args.average.check()
+    if args.order != "legacy" and args.format != "adm":
+        raise ValueError(f"--order is of adm, not of {args.format}")
     if args.format != "diffusers":
         outputs.check("--out", args.out, (".safetensors",))
     elif args.out.suffix or args.out.is_file():

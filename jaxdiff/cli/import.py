@@ -121,5 +121,7 @@ def _check(args: Import) -> None:
         if getattr(args, name) not in (None, False) and args.format not in formats:
             flag = name.replace("_", "-")
             raise ValueError(f"--{flag} is of {' and '.join(formats)}, not of {args.format}")
+    if args.order != "legacy" and args.format != "adm":
+        raise ValueError(f"--order is of adm, not of {args.format}")
     if args.size is None and args.format in of["size"]:
         raise ValueError(f"--size is needed: the weights of {args.format} do not say it")

@@ -93,7 +93,11 @@ def base(kind: str, begins: Path, *, stated: bool = False) -> Config:
 def _scheduled(config: Config, fields: dict[str, Any]) -> Config:
     count = fields.get("num_train_timesteps", 1000)
     found = {"beta_schedule": _BETAS, "prediction_type": _PREDICTS}
-    given = {"beta_schedule": "linear", "prediction_type": "epsilon", **fields}
+    given = {"prediction_type": "epsilon", **fields}
+    if "beta_schedule" not in given:
+        raise ValueError(
+            f"beta_schedule is missing: {given.get('_class_name')} is no chain of betas"
+        )
     for name, known in found.items():
         if given[name] not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {given[name]!r}")

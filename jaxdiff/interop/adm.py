@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from jaxdiff import arrays
-from jaxdiff.interop import adm_tables, names
+from jaxdiff.interop import adm_tables, given, names
 from jaxdiff.models import DhariwalUNet, UNet
 
 __all__ = ["from_adm", "to_adm"]
@@ -83,11 +83,12 @@ def from_adm(
         if value is not None:
             arrays.check_count(name, value)
     _check_order(order)
-    weights = names.stripped(weights, "module.")
-    plan = _plan({name: np.shape(a) for name, a in weights.items()})
-    net = _network(plan, size, heads, head_channels, null_label)
-    shape = (size, size, plan.inputs)
-    shapes = names.shapes_of(net, shape)
+    weights = given.tensors(weights, "module.")
+    with given.described("weights are of no network of ADM's"):
+        plan = _plan({name: np.shape(a) for name, a in weights.items()})
+        net = _network(plan, size, heads, head_channels, null_label)
+        shape = (size, size, plan.inputs)
+        shapes = names.shapes_of(net, shape)
     table = _table(net, shapes, size, order, whole=null_label)
     return names.Network(net, names.read(weights, shapes, table), shape)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxdiff.data import files
 from jaxdiff.interop import diffusers_common as common
-from jaxdiff.interop import diffusers_dit, diffusers_unet, names
+from jaxdiff.interop import diffusers_dit, diffusers_unet, given, names
 from jaxdiff.interop.weights import read_safetensors, read_torch, write_safetensors
 from jaxdiff.models import DiT, UNet
 
@@ -71,10 +71,14 @@ def write_diffusers(directory: str | os.PathLike, net: Any, params: Any, shape: 
 
     Raises:
         ImportError: the library safetensors is not installed.
-        ValueError: as `to_diffusers`.
+        ValueError: as `to_diffusers`; or the directory holds a config.json without such weights.
     """
-    config, weights = to_diffusers(net, params, shape)
     directory = Path(directory).expanduser()
+    if (directory / "config.json").exists() and not (directory / f"{_NAME}.safetensors").exists():
+        raise ValueError(
+            f"{directory} holds a config.json of something else, such as a run: name another folder"
+        )
+    config, weights = to_diffusers(net, params, shape)
     directory.mkdir(parents=True, exist_ok=True)
     write_safetensors(directory / f"{_NAME}.safetensors", weights)
     with files.replacing(directory / "config.json") as file:
@@ -102,19 +106,17 @@ def from_diffusers(
             says them.
     """
     kind = config.get("_class_name", "UNet2DModel")
-    if kind not in _CLASSES:
+    if kind not in list(_CLASSES):
         raise ValueError(f"_class_name must be one of {', '.join(_CLASSES)}, got {kind!r}")
     fields = common.completed(config, _CLASSES[kind])
-    weights = {_renamed(name): a for name, a in weights.items()}
+    weights = {_renamed(name): a for name, a in given.tensors(weights).items()}
     unet = kind == "UNet2DModel"
     part, constants = (diffusers_unet if unet else diffusers_dit), {}
-    try:
+    with given.described(f"config describes no {kind}"):
         net, shape = part.network(fields), common.shape_of(fields)
         if null_label and unet:
             net = net.clone(num_classes=net.num_classes - 1)
         shapes = names.shapes_of(net, shape)
-    except (TypeError, LookupError, ArithmeticError) as error:
-        raise ValueError(f"config describes no {kind}: {error!r}") from error
     if unet:
         first = bool(fields["flip_sin_to_cos"])
         table = diffusers_unet.table(net, cosines_first=first, whole=null_label)

@@ -8,10 +8,10 @@ __all__ = ["check", "completed", "out_channels", "shape_of"]
 
 def completed(config: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """Every field, their defaults where none is given, all of them supported."""
-    given = {name: value for name, value in config.items() if not name.startswith("_")}
+    given = {name: value for name, value in config.items() if not str(name).startswith("_")}
     for name, value in given.items():
         if name not in known:
-            raise ValueError(f"{name}={value!r} is no field that is known")
+            raise ValueError(f"{name}={repr(value)[:80]} is no field that is known")
         if isinstance(known[name], tuple) and value not in known[name]:
             can = " or ".join(map(repr, known[name]))
             raise ValueError(f"{name} must be {can}, got {value!r}")

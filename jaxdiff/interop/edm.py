@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.interop import names
+from jaxdiff.interop import given, names
 from jaxdiff.models import DhariwalUNet, SongUNet
 
 __all__ = ["from_edm", "network_of_edm", "to_edm"]
@@ -39,8 +39,9 @@ def from_edm(weights: Mapping[str, Any], net: Net | None = None) -> names.Networ
 
     Source: Karras et al. 2022, arXiv:2206.00364, table 7.
     """
-    weights = names.stripped(weights, "module.", "model.")
-    found, shape = network_of_edm(weights)
+    weights = given.tensors(weights, "module.", "model.")
+    with given.described("weights are of no network of EDM's"):
+        found, shape = network_of_edm(weights)
     net = found if net is None else net
     shapes = names.shapes_of(net, shape)
     params = names.read(weights, shapes, _table(shapes), _constants(net, shapes))

@@ -10,6 +10,7 @@ bit. Shapes follow from ours by the kind, and need not be written down.
 """
 
 import functools
+import math
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -38,7 +39,6 @@ __all__ = [
     "parts",
     "read",
     "shapes_of",
-    "stripped",
     "swapped",
     "write",
 ]
@@ -197,23 +197,17 @@ def shapes_of(net: Any, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]
         shape: of an image, (H, W, C).
 
     Raises:
-        ValueError: fields that do not fit together, or not this image.
+        ValueError: fields that do not fit together, or not this image, which has less than 2**31
+            numbers.
     """
+    if not 0 < math.prod(shape) < 2**31:
+        raise ValueError(f"images must be of 1 to 2**31 - 1 numbers, got shape {list(shape)}")
     inputs: list[Any] = [jnp.zeros((1, *shape)), jnp.zeros((1,))]
     if net.num_classes:
         inputs.append(jnp.zeros((1,), jnp.int32))
     made = jax.eval_shape(lambda key: net.init(key, *inputs), jax.random.key(0))
     found = {path: leaf.shape for path, leaf in _flat(made["params"]).items()}
     return types.MappingProxyType(found)
-
-
-def stripped(weights: Mapping[str, Any], *prefixes: str) -> dict[str, Any]:
-    """The tensors without a prefix that every name has, such as "module."."""
-    found = dict(weights)
-    for prefix in prefixes:
-        if found and all(name.startswith(prefix) for name in found):
-            found = {name.removeprefix(prefix): a for name, a in found.items()}
-    return found
 
 
 def read(
@@ -234,8 +228,8 @@ def read(
         The parameters, float32, for `net.apply({"params": ...}, ...)`.
 
     Raises:
-        ValueError: tensors are missing, too many, of another shape, dtype or constant: all of them
-            are counted and the first eight named.
+        ValueError: tensors are missing, too many, not finite, of another shape, dtype or constant:
+            all of them are counted and the first eight named.
     """
     left, constants = dict(weights), constants or {}
     faults = [
@@ -324,6 +318,8 @@ def _fault(name: str, found: Any, wanted: tuple[int, ...]) -> str:
     if np.shape(found) != wanted or str(found.dtype) not in _FLOATS:
         of = "" if str(found.dtype) in _FLOATS else f" of {', '.join(_FLOATS)}"
         return f"{name} must be {list(wanted)}{of}, got {_described(found)}"
+    if not np.isfinite(found).all():
+        return f"{name} must be finite, got NaN or infinite numbers"
     return ""
 
 

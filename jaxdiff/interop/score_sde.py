@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.interop import names
+from jaxdiff import arrays
+from jaxdiff.interop import given, names
 from jaxdiff.models import SongUNet
 
 __all__ = ["from_score_sde", "table", "to_score_sde"]
@@ -69,13 +70,16 @@ def from_score_sde(
 
     Source: Song et al. 2021, arXiv:2011.13456, appendix H.
     """
-    weights = _averaged(weights) if "model" in weights else dict(weights)
-    weights = names.stripped(weights, "module.")
+    arrays.check_count("size", size)
+    with given.described("weights are no checkpoint of score_sde's"):
+        weights = _averaged(weights) if "model" in weights else weights
+    weights = given.tensors(weights, "module.")
     weights.pop("sigmas", None)  # of the schedule
     shapes = {name: np.shape(a) for name, a in weights.items()}
-    net, inputs = _network(shapes, size, taps)
-    shape = (size, size, inputs)
-    ours = names.shapes_of(net, shape)
+    with given.described("weights are of no network of score_sde's"):
+        net, inputs = _network(shapes, size, taps)
+        shape = (size, size, inputs)
+        ours = names.shapes_of(net, shape)
     return names.Network(net, names.read(weights, ours, table(net, size)), shape)
 
 
@@ -135,7 +139,10 @@ def _network(
             f"{turns} of which change the size"
         )
     place = fourier + 3
-    channels, inputs = shapes[f"all_modules.{place - 1}.weight"][:2]
+    first = f"all_modules.{place - 1}.weight"
+    if len(shapes[first]) != 4:
+        raise ValueError(f"{first} must be a convolution of 4 axes, got {list(shapes[first])}")
+    channels, inputs = shapes[first][:2]
     widths, attends = [], []
     carried = False
     for level in range(levels):

@@ -19,7 +19,7 @@ def read_torch(path: str | os.PathLike) -> dict[str, Any]:
         path: such as weights.pth.
 
     Returns:
-        Arrays by name, floats as float32; dictionaries and lists within stay what they are.
+        Arrays by name, narrower floats as float32; dictionaries and lists within stay what they are.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -39,7 +39,10 @@ def read_torch(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{path} holds no weights that can be read safely: {first}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold tensors by name, got {type(found).__name__}")
-    return _arrays(found)
+    try:
+        return _arrays(found)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} holds tensors that numpy cannot have: {error}") from error
 
 
 def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -106,6 +109,6 @@ def _arrays(found: dict[str, Any]) -> dict[str, Any]:
             made[name] = list(_arrays(dict(enumerate(value))).values())
         elif hasattr(value, "detach"):
             tensor = value.detach()
-            wide = tensor.float() if tensor.is_floating_point() else tensor
-            made[name] = np.asarray(wide.numpy())
+            narrow = tensor.is_floating_point() and tensor.element_size() < 4
+            made[name] = np.asarray((tensor.float() if narrow else tensor).numpy())
     return made

@@ -207,6 +207,8 @@ def check(
         return
     rundir.check_writable(out)
     newest = checkpoint.latest_step(rundir.checkpoints(out))
+    if newest is None and (Path(out) / "config.json").is_file():
+        rundir.read_config(out)  # of something else it would be written over
     if newest is not None and not resume:
         raise ValueError(
             f"out={out} holds a run of {newest} steps: resume it, or name another directory"

@@ -194,7 +194,7 @@ def read_config(run: str | Path) -> tuple[dict[str, Any], int | None]:
             raise ValueError(f"total_steps must be a whole number or null, got {total!r}")
         return config, total
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}") from error
+        raise ValueError(f"{path} is damaged or of something else: {error!r}") from error
 
 
 def read_log(run: str | Path) -> list[dict[str, float]]:

@@ -130,12 +130,27 @@ def test_mistakes(pipeline, imported, tmp_path, capsys):
     scheduler = folder / "scheduler" / "scheduler_config.json"
     for changes, words in (
         ({"beta_schedule": "exp"}, "beta_schedule must be one of linear"),
+        ({"beta_schedule": None}, "beta_schedule must be one of linear"),
         ({"beta_end": 0.03}, "beta_start and beta_end must be 0.0001 and 0.02"),
         ({"prediction_type": "flow"}, "prediction_type must be one of"),
     ):
         scheduler.write_text(json.dumps({**SCHEDULER, **changes}))
         assert words in complaint(["import", folder, "--out", out], capsys)
+    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+    scheduler.write_text(json.dumps(flow))
+    words = "beta_schedule is missing: FlowMatchEulerDiscreteScheduler is no chain of betas"
+    assert words in complaint(["import", folder, "--out", out], capsys)
     scheduler.write_text(json.dumps(SCHEDULER))
+    for path, command in (
+        (folder / "unet", ["import", folder, "--out"]),
+        (imported, ["export-weights", imported, "--out"]),
+    ):  # a config.json of something else stays
+        before = (path / "config.json").read_bytes()
+        assert "of something else" in complaint([*command, path], capsys)
+        assert (path / "config.json").read_bytes() == before
+    for command in (["import", folder], ["export-weights", imported]):
+        words = "--order is of adm, not of diffusers"
+        assert words in complaint([*command, "--out", out, "--order", "new"], capsys)
     for options, words in (
         (["--out", tmp_path / "x.bin", "--format", "edm"], "--out must end in .safetensors"),
         (["--out", tmp_path / "x.safetensors"], "--out must be a folder for diffusers"),

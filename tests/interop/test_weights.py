@@ -194,6 +194,10 @@ def config(**changes):
         ({"attention_head_dim": 8}, "attention_head_dim must be None or a divisor of"),
         ({"invented": 1}, "invented=1 is no field that is known"),
         ({"_class_name": "AutoencoderKL"}, "_class_name must be one of UNet2DModel, DiT"),
+        ({"_class_name": ["UNet2DModel"]}, "_class_name must be one of UNet2DModel, DiT"),
+        ({"sample_size": 10**9}, "images must be of 1 to"),
+        ({"norm_eps": -1}, "norm_eps must be above 0, got -1"),
+        ({"flip_sin_to_cos": "yes"}, "flip_sin_to_cos must be True or False, got 'yes'"),
         ({"block_out_channels": None}, "config describes no UNet2DModel"),
         ({"sample_size": [8, 4]}, "sample_size must be the side of a square"),
         ({"norm_num_groups": 5}, "groups=5 must divide"),
@@ -254,6 +258,36 @@ def test_other_state_dictionaries():
     ):
         with pytest.raises(ValueError, match=words):
             call()
+
+
+@pytest.mark.parametrize("way", ["diffusers", "edm", "adm", "score_sde"])
+def test_damaged_tensors(way):
+    """Whatever becomes of the tensors that tell the network, a ValueError says so."""
+    unet = models.UNet(**ADM, attention=(4,), heads=4, resample="pool")
+    song = models.SongUNet(**SONG)
+    config, own = interop.to_diffusers(UNET_4, drawn(UNET_4), IMAGE)
+    read, own = {
+        "diffusers": (lambda w: interop.from_diffusers(config, w), own),
+        "edm": (interop.from_edm, interop.to_edm(song, drawn(song), IMAGE)),
+        "adm": (
+            lambda w: interop.from_adm(w, size=8, heads=4),
+            interop.to_adm(unet, drawn(unet), IMAGE),
+        ),
+        "score_sde": (
+            lambda w: interop.from_score_sde(w, size=8),
+            interop.to_score_sde(song, drawn(song), IMAGE),
+        ),
+    }[way]
+    infinite = lambda a: np.full_like(a, np.inf)  # noqa: E731
+    ways = (lambda a: a[None], lambda a: a.sum(), lambda a: a[:0], lambda a: a.tolist(), infinite)
+    for name, a in own.items():
+        if a.ndim > 1 and "resample" not in name:
+            for damaged in ways:
+                with pytest.raises(ValueError, match="weights|all_modules|must"):
+                    read({**own, name: damaged(a)})
+    for given in (None, [own], {**own, 1: np.zeros(3)}, {"model": own, "ema": 3}, {"model": [1]}):
+        with pytest.raises(ValueError, match="weights"):
+            read(given)
 
 
 def test_prefixes_and_averages():
