@@ -19,7 +19,7 @@ def read_torch(path: str | os.PathLike) -> dict[str, Any]:
         path: such as weights.pth.
 
     Returns:
-        Arrays by name, narrower floats as float32; dictionaries and lists within stay what they are.
+        Arrays by name, narrower floats as float32; dictionaries and lists within stay such.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -283,7 +283,7 @@ def test_damaged_tensors(way):
     for name, a in own.items():
         if a.ndim > 1 and "resample" not in name:
             for damaged in ways:
-                with pytest.raises(ValueError, match="weights|all_modules|must"):
+                with pytest.raises(ValueError, match=r"weights|all_modules|must"):
                     read({**own, name: damaged(a)})
     for given in (None, [own], {**own, 1: np.zeros(3)}, {"model": own, "ema": 3}, {"model": [1]}):
         with pytest.raises(ValueError, match="weights"):
