@@ -73,5 +73,6 @@ def main(arguments: Sequence[str]) -> int:
     parts = flags.pop("parts")
     config = dataclasses.replace(base, **vars(parts))
     use_cores(config, args.together.processes)
-    args.together.join()
-    return train.train(train.Train(**flags, config=config), base, stored)
+    whole = train.Train(**flags, config=config)
+    args.together.join(whole)
+    return train.train(whole, base, stored)

@@ -3,13 +3,15 @@
 import atexit
 import contextlib
 import dataclasses
+import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import jax
 
-from jaxdiff.config import Config
+from jaxdiff.config import Config, to_json
 from jaxdiff.training import distributed
 
 __all__ = ["TogetherFlags", "use_cores"]
@@ -34,12 +36,23 @@ class TogetherFlags:
     timeout: float = 60.0
     """Seconds to wait for them, and after which a silent one counts as lost."""
 
-    def join(self) -> None:
-        """Joins them, if there are any; before JAX looks for devices."""
+    def join(self, args: Any) -> None:
+        """Joins them, if there are any; before JAX looks for devices.
+
+        Args:
+            args: all flags, with a configuration; other processes must have the same.
+        """
         who = (self.coordinator, self.processes, self.process)
-        if self.distributed or who != (None, None, None):
-            distributed.join(*who, timeout=self.timeout)
-            _leave_a_last_word()
+        if not self.distributed and who == (None, None, None):
+            return
+        distributed.join(*who, timeout=self.timeout)
+        _leave_a_last_word()
+        flags = {f.name: str(getattr(args, f.name)) for f in dataclasses.fields(args)}
+        parts = to_json(args.config).items()
+        flags |= {f"{name}.*": json.dumps(part, sort_keys=True) for name, part in parts}
+        del flags["together"], flags["config"]
+        flags["processes"] = str(self.processes)
+        distributed.check_same({f"--{name}": text for name, text in flags.items()})
 
 
 def _leave_a_last_word() -> None:

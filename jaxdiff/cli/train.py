@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
         default=Train(data=tyro.MISSING, config=base),
     )
     use_cores(args.config, args.together.processes)
-    args.together.join()
+    args.together.join(args)
     return train(args, base, stored)
 
 
@@ -220,7 +220,9 @@ def _resolved(args: Train, base: Config) -> Config:
     changed |= _length(args, base)
     if args.resume and args.overwrite:
         raise ValueError("--resume goes on with a run, --overwrite removes it: give one of them")
-    config = args.config
+    config, coder = args.config, args.config.data.latents
+    if None not in (args.out, coder) and args.out.resolve() == Path(coder).resolve():
+        raise ValueError(f"--out must be another directory than --data.latents, got {coder}")
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, source=args.data),

@@ -89,6 +89,8 @@ def _read_moments(path: Path, config: Config, variables: Any) -> latent.Moments:
         values = json.loads(file.read_text(encoding="utf-8"))
         mean, std = (np.asarray(values[name], np.float32) for name in ("mean", "std"))
         weights, count = values["weights"], int(values["count"])
+        if not mean.shape == std.shape == (config.model.latents,):
+            raise ValueError(f"mean and std must be of {config.model.latents} channels")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is damaged: {error!r}") from error
     if weights != _digest(config, variables):

@@ -11,7 +11,8 @@ from the last checkpoint. Where the first one is lost, JAX itself aborts the oth
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from jax.sharding import PartitionSpec as P
 
 __all__ = [
     "by_first",
+    "check_same",
     "from_first",
     "is_first",
     "join",
@@ -124,6 +126,23 @@ def largest(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(np.max(multihost_utils.process_allgather(np.int32(value))))
+
+
+def check_same(texts: Mapping[str, str]) -> None:
+    """Raises ValueError, in every process, unless all were given the same.
+
+    Args:
+        texts: what they were given, by names that are the same everywhere.
+    """
+    if jax.process_count() == 1:
+        return
+    digests = [hashlib.sha256(texts[name].encode()).digest()[:8] for name in sorted(texts)]
+    own = np.frombuffer(b"".join(digests), np.int32).reshape(-1, 2)
+    everyone = np.asarray(multihost_utils.process_allgather(own))
+    differs = (everyone != everyone[0]).any((0, 2))
+    other = [name for name, here in zip(sorted(texts), differs, strict=True) if here]
+    if other:
+        raise ValueError(f"all processes must be given the same, they differ in {', '.join(other)}")
 
 
 def by_first(action: Callable[[], None]) -> None:

@@ -180,6 +180,10 @@ def test_a_changed_autoencoder_is_an_error(run, coder, images, tmp_path, capsys)
     assert "has changed since" in complaint(
         ["train", images, "--out", moved, "--resume", "--steps", "9"], capsys
     )
+    over = ["train", images, "--data.latents", other, "--out", other, "--overwrite"]
+    assert "another directory than --data.latents" in complaint([*over, "--steps", "1"], capsys)
+    (other / "latents.json").write_text(json.dumps({**told, "mean": told["mean"][:1]}))
+    assert "mean and std must be of 2 channels" in complaint(asked, capsys)
     told["weights"] = "0"
     (other / "latents.json").write_text(json.dumps(told))
     assert "of other parameters" in complaint(asked, capsys)

@@ -27,17 +27,18 @@ def free_port():
         return found.getsockname()[1]
 
 
-def begin(source, out, *options, processes=2, devices=4, timeout=30):
-    """The processes of one training, each with devices of its own."""
+def begin(source, out, *options, processes=2, devices=4, timeout=30, last=()):
+    """The processes of one training, each with devices of its own; flags of the last alone."""
     address = f"127.0.0.1:{free_port()}"
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     command = [sys.executable, "-m", "jaxdiff", "train", str(source), "--out", str(out), *EVERY]
     command += [*options, "--coordinator", address, "--processes", str(processes)]
     command += ["--timeout", str(timeout), "--process"]
     pipe = subprocess.PIPE
+    commands = [[*command, str(i)] for i in range(processes)]
+    commands[-1] += last
     return [
-        subprocess.Popen([*command, str(i)], stdout=pipe, stderr=pipe, text=True, env=env)
-        for i in range(processes)
+        subprocess.Popen(each, stdout=pipe, stderr=pipe, text=True, env=env) for each in commands
     ]
 
 
@@ -65,6 +66,18 @@ def wait_for(step, out, started, within=180):
 @functools.cache
 def parameters(out, step):
     return jax.tree.map(np.asarray, runs.open_run(out).restore(step).params)
+
+
+@pytest.mark.slow
+def test_processes_that_differ(points, tmp_path):
+    """Each is told what they differ in, before anything is written."""
+    out = tmp_path / "run"
+    other = ["--optimizer.lr", "0.5", "--seed", "3"]
+    started = begin(points, out, *SIZE, "--steps", "20", devices=1, last=other)
+    codes, said = ended(started)
+    assert codes == [2, 2]
+    assert all("must be given the same, they differ in --optimizer.*, --seed" in s for s in said)
+    assert not out.exists()
 
 
 def assert_same_run(ours, theirs, step):
