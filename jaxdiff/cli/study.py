@@ -184,7 +184,12 @@ def _plan(args: Study) -> tuple[trials.Plan, Any]:
     rungs = halving.rungs(len(points), args.steps, args.factor) if args.halving else []
     # As JSON has them, so that a study that is resumed compares.
     points = json.loads(json.dumps(points))
-    members.groups(config, points[:1], dataset.batch_at(0))
+    batch = dataset.batch_at(0)
+    for group in members.groups(config, points, batch):
+        try:
+            build.check(group.config, batch)
+        except ValueError as error:
+            raise ValueError(f"member {group.members[0]}: {error}") from error
     return trials.Plan(config, points, args.steps, rungs, score), dataset
 
 

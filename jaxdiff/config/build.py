@@ -52,6 +52,7 @@ __all__ = [
     "build_step",
     "build_validation",
     "check",
+    "check_sampling",
     "count_parameters",
     "count_trained",
     "ema_decays",
@@ -207,14 +208,15 @@ def check(config: Config, batch: dict[str, Any]) -> training.TrainState:
     if isinstance(config.model, ClassifierConfig):
         build_classifier(config, None)
     if holds(config.model) == A_MODEL:
-        _check_sampling(config)
+        check_sampling(config)
         schedules.check_spread(build_schedule(config), batch["x"])
     abstract = jax.eval_shape(lambda: build_state(config))
     jax.eval_shape(build_step(config), abstract, batch)
     return abstract
 
 
-def _check_sampling(config: Config) -> None:
+def check_sampling(config: Config) -> None:
+    """Raises what sampling as configured would raise, before anything is traced."""
     part = config.sampling
     build_guide(config)
     grid = build_grid(config, part.grid, part.steps)

@@ -58,8 +58,7 @@ def member(config: Config, values: Mapping[str, Any]) -> Config:
     made = from_json(tree)
     build.build_step(made)  # whose factories check their numbers
     build.ema_decays(made)
-    build.build_guide(made)
-    build.build_sampler(made.sampling.sampler, eta=made.sampling.eta)
+    build.check_sampling(made)
     return made
 
 

@@ -140,6 +140,17 @@ def test_mistakes(done, points, space, tmp_path, capsys):
         (["--tuning.rank", "2"], "are of a trained network"),
     ):
         assert words in complaint([*good, *change], capsys)
+    for axis, words in (  # of the second member alone, two of them only seen when it would sample
+        ('"model.width" = [16, -3]', "member 1: width must be positive"),
+        ('"sampling.steps" = [4, 0]', "member 1 (sampling.steps 0): num_steps must be"),
+        (
+            '"sampling.eta" = [0.0, 7.0]',
+            "member 1 (sampling.eta 7.0): eta must keep",
+        ),
+    ):
+        wrong.write_text(axis)
+        few = ["--space", wrong, "--members", "2", "--design", "grid"]
+        assert words in complaint([*good, *few], capsys)
     assert not (tmp_path / "s").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("")
