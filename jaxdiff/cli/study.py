@@ -162,7 +162,9 @@ def _plan(args: Study) -> tuple[trials.Plan, Any]:
     space = study.read_space(args.space)
     wanted = args.members if args.members or args.design == "grid" else 16
     points = study.space.DESIGNS[args.design](space, wanted, args.seed)
-    part = dataclasses.replace(args.config.training, steps=args.steps, seconds=None)
+    if args.config.training.seconds is not None:
+        raise ValueError("--training.seconds is of one training: members make --steps steps each")
+    part = dataclasses.replace(args.config.training, steps=args.steps)
     if part.fully_sharded or part.model_devices > 1 or part.ordered is not None:
         raise ValueError(
             "training.fully_sharded, model_devices and ordered are of one training: members are"

@@ -138,6 +138,7 @@ def test_mistakes(done, points, space, tmp_path, capsys):
         (["--out", points], "must be a directory"),
         (["--training.fully-sharded"], "are of one training"),
         (["--tuning.rank", "2"], "are of a trained network"),
+        (["--training.seconds", "5"], "--training.seconds is of one training"),
     ):
         assert words in complaint([*good, *change], capsys)
     for axis, words in (  # of the second member alone, two of them only seen when it would sample
