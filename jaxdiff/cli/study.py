@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -101,7 +102,8 @@ def main(arguments: Sequence[str]) -> int:
             f" {plan.steps} steps, compared by {plan.score}",
             *(f"after {r.step} steps {r.members} stay" for r in plan.rungs),
         )
-        with progress.Bar(0, under_way.planned(), unit="member-step") as bar:
+        counted = {"console": console, "unit": "member-step"}
+        with progress.Bar(0, under_way.planned(), **counted) as bar:
             made = 0
 
             def told(steps: int, loss: float) -> None:
@@ -109,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
                 made += steps
                 bar.update(made, under_way.planned(), loss)
 
-            done = under_way.run(caught, told)
+            done = under_way.run(caught, told, functools.partial(say, console))
         if not done:
             under_way.close()
             say(console, f"{signal.Signals(caught.signal).name}: saved; --resume goes on")

@@ -96,12 +96,18 @@ class Trials:
             _Line(i, group, plan, dataset, out, layout, alive) for i, group in enumerate(found)
         ]
 
-    def run(self, caught: interrupt.Interrupt, told: Callable[[int, float], None]) -> bool:
+    def run(
+        self,
+        caught: interrupt.Interrupt,
+        told: Callable[[int, float], None],
+        said: Callable[[str], None],
+    ) -> bool:
         """Trains and compares to the end; False where a signal stopped it, all being saved.
 
         Args:
             caught: asked between steps.
             told: `told(member_steps, loss)` after each step of a group.
+            said: what is begun, in words.
         """
         done = {c.step for c in self.compared}
         for step, left in [*self.plan.rungs, (self.plan.steps, 1)]:
@@ -110,6 +116,8 @@ class Trials:
             for line in self.lines:
                 if not line.advance(step, caught, told):
                     return False
+            count = sum(len(line.alive) for line in self.lines)
+            said(f"step {step}: comparing {count} members by {self.plan.score}")
             scores = {m: s for line in self.lines for m, s in line.scores().items()}
             numbers = sorted(scores)
             best = halving.survivors([scores[m] for m in numbers], left)
