@@ -249,6 +249,7 @@ def assert_trees_close(a, b):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13), a, b)
 
 
+@pytest.mark.slow
 def test_jit_equals_eager_and_a_batch_of_levels_equals_a_loop(mixture):
     alpha, sigma = (jnp.asarray(v) for v in zip(*LEVELS, strict=True))
     x = states(mixture, level(1.0, 1.0), len(LEVELS))

@@ -107,6 +107,7 @@ def test_samples_are_the_marginal():
     np.testing.assert_array_equal(gaussian.q_sample(x0, noise, per_example)[:, 0], x)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @battery.each_schedule
 def test_float32_chains_keep_four_digits(schedule):

@@ -271,6 +271,7 @@ FACTORIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", FACTORIES)
 def test_vmap_over_a_schedules_parameter_equals_a_loop(name):

@@ -39,6 +39,7 @@ def test_trains_and_samples_on_what_it_is_made_for(name):
     assert build.count_parameters(state.params) == size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "millions"),
     [

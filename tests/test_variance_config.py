@@ -103,6 +103,7 @@ def bits(tree):
     return [np.asarray(a).tobytes() for a in jax.tree.leaves(tree)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_five_steps_move_a_frozen_network_by_no_bit(frozen):
     config = small("npr", "sn", frozen=frozen)
@@ -149,6 +150,7 @@ def test_refuses_what_does_not_go_together(config, words):
         build.check(config, batch_like(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", configs.STAGES)
 def test_a_stage_keeps_all_but_variance_and_optimizer(name):
     config = at("digits", optimizer=configs.OptimizerConfig(name="lamb", weight_decay=0.1))

@@ -91,6 +91,7 @@ def test_guidance_is_nothing_at_its_neutral_scale(by, run, reader, tmp_path):
     assert (change(50) > 1e-5) == (by != "autoguide")
 
 
+@pytest.mark.slow
 def test_chunks_share_one_program(run, reader, tmp_path):
     before = _run._cache_size()
     draw(run, tmp_path / "a.npz", "--guidance", 3, "--rescale", 0.7)

@@ -207,6 +207,7 @@ CONTINUOUS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_the_bound_integrates_to_its_closed_form(name):
     # For data N(0, c) the optimal eps error is c SNR / (1 + c SNR), and the diffusion loss
@@ -229,6 +230,7 @@ def test_the_bound_integrates_to_its_closed_form(name):
 ENDS = ["cosine", "rectified", "ve", "shifted_cosine", "betas_linear", "betas_zero_snr"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDS)
 def test_rate_is_finite_at_both_ends_of_a_path(name):
     schedule = battery.SCHEDULES[name]
@@ -241,6 +243,7 @@ def test_rate_is_finite_at_both_ends_of_a_path(name):
 # -- vmap over their numbers, refusals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [losses.min_snr, losses.p2, losses.sigmoid, losses.edm])
 def test_vmap_over_a_weights_number_equals_a_loop(make):
     denoiser = make_denoiser(

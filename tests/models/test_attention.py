@@ -270,6 +270,7 @@ def test_dropout_needs_a_key_and_acts_in_training_only():
     np.testing.assert_array_equal(dropped, net.apply(variables, h, train=True, rngs=rngs))
 
 
+@pytest.mark.slow
 def test_one_token():
     """Softmax gives it its own value, whatever the bias."""
     h = jnp.asarray(normal(0, 1, 1, 8), jnp.float32)

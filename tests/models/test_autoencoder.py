@@ -41,6 +41,7 @@ def test_the_published_network():
     assert mean.shape == log_var.shape == (2, 32, 32, 4)
 
 
+@pytest.mark.slow
 def test_there_and_back_under_every_transformation(key):
     """Half the size and back; examples by themselves; gradients reach every parameter."""
     net = models.Autoencoder(**SMALL, attention=True, out_channels=1)

@@ -10,6 +10,7 @@ from jaxdiff.models import generators
 Z = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape",
     [

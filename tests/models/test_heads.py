@@ -111,6 +111,7 @@ def value(variables, x, net, **more):
     return jnp.sum(net.apply(variables, x, T, **more) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", heads.FORMS)
 def test_a_frozen_network_has_gradients_of_zero_and_joint_ones_do_not(form):
     found = {}

@@ -100,6 +100,7 @@ def test_float64_under_x64(network, x64):
     np.testing.assert_allclose(value(0.0)[1], difference, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_example_is_computed_alone(network):
     _, apply, variables, x, t = _build(network, batch=7)
     together = apply(variables, x, t)
@@ -124,6 +125,7 @@ def test_label_vector_and_time_count(network):
     np.testing.assert_array_equal(other[2], base[2])
 
 
+@pytest.mark.slow
 def test_dropout_is_for_training_alone(network):
     _without(network, SuA, SuB)
     _, apply, variables, x, t = _build(network, dropout=0.5)

@@ -49,6 +49,7 @@ def equations(jaxpr):
                 yield from equations(inner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_products_are_half_or_exact(name):
     net = NETWORKS[name].clone(dtype="bfloat16")

@@ -39,6 +39,7 @@ def filled(classifier, key):
     return variables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", POOLING)
 def test_pooling(pooling, key):
     """By hand: the mean over three and five tokens, or the first of each."""

@@ -92,6 +92,7 @@ def test_a_pair_sees_its_source_and_not_ahead():
     assert changed[3:].min() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
@@ -146,6 +147,7 @@ def test_a_prefix_is_seen_and_taken_off():
     np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_beyond_the_table():
     """Relative methods clip: tables made for 3 tokens say of 9 what the farthest say; learned
     absolute ones are an error; sinusoidal ones have any length."""

@@ -94,6 +94,7 @@ def test_residual_is_the_best_single_variance_of_a_mean_that_errs(key):
     assert bounds["residual"] > bounds["eps"] + 0.1
 
 
+@pytest.mark.slow
 def test_parts_merge_to_the_whole(key, x64):
     source, x = data(key, 300)
     keys = jax.random.split(key, 300)

@@ -81,6 +81,7 @@ def test_unequal_directions_give_their_average(eta, x64):
     np.testing.assert_allclose(ours[0], np.ravel(each), rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "num_steps", [10, 1000, *(pytest.param(k, marks=pytest.mark.slow) for k in (5, 20, 50, 100))]
 )

@@ -214,6 +214,7 @@ def test_one_compile(row, key):
     assert _run._cache_size() == before
 
 
+@pytest.mark.slow
 @each_row
 def test_vmap_over_padded_grids_is_a_loop(row, key):
     """Grids of 3 and 8 steps, padded and stacked; noise is by step, so it is the same too."""
@@ -240,6 +241,7 @@ def test_vmap_over_everything_is_a_loop(row):
         np.testing.assert_allclose(together[i], run(keys[i], betas[i], member), atol=1e-5)
 
 
+@pytest.mark.slow
 @each_row
 def test_gradients_are_central_differences(row, x64):
     """By beta_max, the network, x_T and each hyperparameter, through a clean end and padding.

@@ -11,6 +11,7 @@ from jaxdiff.samplers import circular, ddim, ddim_encode, heun_encode, sample, s
 pytestmark = pytest.mark.usefixtures("strict", "x64")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encode", "order"), [(ddim_encode, 1), (heun_encode, 2)])
 @pytest.mark.parametrize(
     "schedule", [schedules.linear_vp(), schedules.edm(0.002, 10.0)], ids=["vp", "edm"]

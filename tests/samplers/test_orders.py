@@ -113,6 +113,7 @@ def test_limits(schedule):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sampler",
     [

@@ -75,7 +75,7 @@ SLOW = pytest.mark.slow
     ("layout", "count"),
     [
         ("vmap", 4),
-        ("each", 3),
+        pytest.param("each", 3, marks=SLOW),
         *(pytest.param("vmap", n, marks=SLOW) for n in (3, 1)),
         *(pytest.param("each", n, marks=SLOW) for n in (4, 1)),
     ],
@@ -111,6 +111,7 @@ def test_kept_and_resumed(layout):
         assert_same(population.unstacked(resumed.states(), i).params, alone(traits)[0].params)
 
 
+@pytest.mark.slow
 def test_chunks_are_the_whole():
     """Truth: all at once, by the same batches; chunks of two, two and one, of which some go."""
     whole = population.begin("vmap", state_of, step_of, members(5))
@@ -129,6 +130,7 @@ def test_chunks_are_the_whole():
             population.begin(how["layout"], state_of, step_of, members(2), chunk=how["chunk"])
 
 
+@pytest.mark.slow
 def test_memory_by_the_estimate_of_two():
     """Truth: XLA's own estimate of the program that is chosen, and of one with a member more."""
     given = (step_of, state_of, members(1)[0], {"x": jnp.zeros((256, 2))})

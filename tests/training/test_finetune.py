@@ -213,6 +213,7 @@ def _without_dropout(method):
     return dataclasses.replace(method, backbone=method.backbone.clone(dropout=0.0))
 
 
+@pytest.mark.slow
 def test_log_probs_do_not_depend_on_how_texts_are_batched():
     _, classifier, state = begun("lst")
     tokens = texts(23).tokens

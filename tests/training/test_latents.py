@@ -83,6 +83,7 @@ def test_measured_moments_are_those_of_what_is_encoded(points):
     assert found.count == 30
 
 
+@pytest.mark.slow
 def test_codec_of_a_network(key):
     """Its halves are the network's own, as leaves; it draws from the network's posterior."""
     net = models.Autoencoder(

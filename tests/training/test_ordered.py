@@ -87,6 +87,7 @@ def test_devices_only_move_the_parts():
     assert eight[0]["aux"] == {"count": 1, "mean": 1.0}
 
 
+@pytest.mark.slow
 def test_is_the_mean_of_its_parts():
     """To float32 roundings of sums of eight."""
     state = state_of(NET, X)

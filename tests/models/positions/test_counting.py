@@ -57,6 +57,7 @@ def test_nor_in_float32():
     assert spread(outputs(positions="bias", depth=4, norm="post")).max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEEING)
 def test_others_can(name):
     assert spread(outputs(positions=name)).min() > 1e-3

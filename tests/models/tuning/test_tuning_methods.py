@@ -52,6 +52,7 @@ def test_gradients_are_zero_where_frozen_and_nowhere_else(network, method):
         assert (jnp.abs(grad).max() > 0) == (label == "trained"), (path, label)
 
 
+@pytest.mark.slow
 @each
 def test_starts_as_the_network_itself(network, method):
     net, args = NETWORKS[network]

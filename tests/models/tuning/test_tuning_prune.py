@@ -127,6 +127,7 @@ def test_what_cannot_be_pruned_is_named(call, words):
         call(trained(NET, ARGS))
 
 
+@pytest.mark.slow
 def test_plans_are_in_the_order_of_the_calls():
     post = tuning.transformer_plan(Transformer(5, width=8, depth=1, heads=1, norm="post", types=2))
     assert post == (
