@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxdiff import data
 from tests.data import written
@@ -230,6 +231,7 @@ FOLDERS = [
 )
 def test_bad_files(tmp_path, write, says):
     path = write(tmp_path)
+    Image.init()  # readers of pictures are loaded when first needed, which is not for the data
     tracemalloc.start()
     with pytest.raises(ValueError, match=says):
         data.load(path)
