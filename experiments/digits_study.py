@@ -12,13 +12,13 @@ pixels, since losses of other weights do not compare.
 2. Successive halving (one in four stays) with --halved steps for the last one: how much of the
    steps it makes, and how its best compares with the best of those that all got --steps.
 
-Found (figures/digits_study*): above a rate of 2e-3 the rate hardly matters, below it costs, with the
-cosine schedule 1.02, 1.35 and 2.25 for each half of a decade down. Of the 32 members above, all with
-the cosine schedule (.967 +- .007) are better than all with linear_vp (1.338 +- .020). Weights do
-nothing under cosine (.96 to .98, errors .01); under linear_vp the plain one is best (1.27 +- .02,
-others 1.35 and 1.38). The average does little: in 600 steps its decay is at most .985, so that .99
-and .999 are one choice. The best member cannot be told from the next ten. The second study was not
-run to its end.
+Found (figures/digits_study*): above a rate of 2e-3 the rate hardly matters, below it costs, with
+the cosine schedule 1.02, 1.35 and 2.25 for each half of a decade down. Of the 32 members above,
+all with the cosine schedule (.967 +- .007) are better than all with linear_vp (1.338 +- .020).
+Weights do nothing under cosine (.96 to .98, errors .01); under linear_vp the plain one is best
+(1.27 +- .02, others 1.35 and 1.38). The average does little: in 600 steps its decay is at most
+.985, so that .99 and .999 are one choice. The best member cannot be told from the next ten. The
+second study was not run to its end.
 
 Hardware: 2 CPU cores, 25 minutes each when nothing else runs.
 """
