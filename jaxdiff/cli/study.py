@@ -189,12 +189,13 @@ def _plan(args: Study) -> tuple[trials.Plan, Any]:
     # As JSON has them, so that a study that is resumed compares.
     points = json.loads(json.dumps(points))
     batch = dataset.batch_at(0)
-    for group in members.groups(config, points, batch):
+    groups = members.groups(config, points, batch)
+    for group in groups:
         try:
             build.check(group.config, batch)
         except ValueError as error:
             raise ValueError(f"member {group.members[0]}: {error}") from error
-    return trials.Plan(config, points, args.steps, rungs, score), dataset
+    return trials.Plan(config, points, args.steps, rungs, score, groups), dataset
 
 
 def _claim(args: Study, plan: trials.Plan) -> None:

@@ -278,9 +278,10 @@ def _run(
     part = config.training
     mesh = build.build_mesh(config)
     layout = build.build_layout(config, mesh)
+    own = dataset
     if jax.process_count() > 1:
-        dataset = dataset.with_share(jax.process_index(), jax.process_count())
-    with interrupt.catch() as caught, data.prefetch(dataset, ahead=_ahead(dataset)) as batches:
+        own = dataset.with_share(jax.process_index(), jax.process_count())
+    with interrupt.catch() as caught, data.prefetch(own, ahead=_ahead(own)) as batches:
         step = build.build_step(config, mesh)
         make = functools.partial(build.build_state, config)
         straight = layout is not None and first is None  # no device ever holds all of it
@@ -315,10 +316,10 @@ def _say_pace(
     console: Console, done: Any, step: Any, state: Any, batch: Any, mesh: Any, dtype: str
 ) -> None:
     """How fast it went, where enough steps were made to know."""
-    pace = speed.of(done.history, len(batch["x"]) * jax.process_count())
+    pace = speed.of(done.history, len(batch["x"]))
     if pace is None:
         return
-    flops = speed.flops(step, state, batch) * jax.process_count()
+    flops = speed.flops(step, state, batch)
     shared = mesh is None or jax.default_backend() == "cpu"  # whose devices share the cores
     rate = speed.matmul_rate(dtype) * (1 if shared else mesh.size)
     share = flops / pace.step_seconds / rate

@@ -39,6 +39,7 @@ class Plan(NamedTuple):
         steps: how many the last ones make.
         rungs: when members are dropped, and how many stay.
         score: one of `SCORES`; lower is better.
+        groups: the members by the programs that they share.
     """
 
     config: Config
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
     steps: int
     rungs: list[halving.Rung]
     score: str
+    groups: list[members.Group]
 
     def to_json(self) -> dict[str, Any]:
         """JSON values that tell one study from another."""
@@ -76,7 +78,7 @@ class Trials:
     """A study under way in a directory."""
 
     def __init__(self, plan: Plan, dataset: Dataset, out: Path, *, layout: str | None = None):
-        """Groups the members, and begins them or goes on with what the directory holds.
+        """Begins the members of each group, or goes on with what the directory holds.
 
         Args:
             plan: the study.
@@ -91,9 +93,9 @@ class Trials:
         self.plan, self._out = plan, out
         self.compared = _read_rungs(out)
         alive = self.compared[-1].kept if self.compared else list(range(len(plan.points)))
-        found = members.groups(plan.config, plan.points, dataset.batch_at(0))
         self.lines = [
-            _Line(i, group, plan, dataset, out, layout, alive) for i, group in enumerate(found)
+            _Line(i, group, plan, dataset, out, layout, alive)
+            for i, group in enumerate(plan.groups)
         ]
 
     def run(

@@ -113,11 +113,12 @@ def is_first() -> bool:
 
 
 def from_first(value: float | None) -> float | None:
-    """The number that the first process has, in float32; or None, where it has None."""
+    """The number that the first process has; or None, where it has None."""
     if jax.process_count() == 1:
         return value
-    sent = np.float32(np.nan if value is None else value)
-    came = float(multihost_utils.broadcast_one_to_all(sent))
+    # As two int32, which no precision of JAX's touches: steps may be beyond float32.
+    sent = np.asarray([np.nan if value is None else value], np.float64).view(np.int32)
+    came = float(np.asarray(multihost_utils.broadcast_one_to_all(sent)).view(np.float64)[0])
     return None if np.isnan(came) else came
 
 
@@ -149,7 +150,7 @@ def by_first(action: Callable[[], None]) -> None:
     """Does something in the first process alone; the others wait for it.
 
     Raises:
-        RuntimeError: in the others, where it failed there.
+        OSError: in the others, where it failed there.
     """
     failure = None
     if is_first():
@@ -161,7 +162,7 @@ def by_first(action: Callable[[], None]) -> None:
     if failure is not None:
         raise failure
     if failed:
-        raise RuntimeError("the first process failed, whose message says why")
+        raise OSError("the first process failed, whose message says why")
 
 
 def local(tree: Any) -> Any:
