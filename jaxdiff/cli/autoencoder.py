@@ -11,7 +11,7 @@ from rich.table import Table
 
 from jaxdiff import config as configs
 from jaxdiff import latent, plots, training
-from jaxdiff.cli import outputs, train
+from jaxdiff.cli import outputs, recipes, train
 from jaxdiff.cli.say import show
 from jaxdiff.cli.together import use_cores
 from jaxdiff.config import build, latents
@@ -71,22 +71,14 @@ def main(arguments: Sequence[str]) -> int:
     base = stored or configs.AUTOENCODER
     if not isinstance(base.model, configs.AutoencoderConfig):
         raise ValueError(f"--out holds {configs.holds(base.model)}, which jaxdiff train resumes")
-    names = [field.name for field in dataclasses.fields(Parts)]
-    given = Parts(**{name: getattr(base, name) for name in names})
-    args = tyro.cli(
-        Train,
-        prog="jaxdiff autoencoder",
-        args=arguments,
-        default=Train(data=tyro.MISSING, parts=given),
-    )
-    outputs.check("--plot", args.plot, [f".{kind}" for kind in plots.FORMATS])
-    flags = {**vars(args)}
-    parts, plot = flags.pop("parts"), flags.pop("plot")
-    config = dataclasses.replace(base, **vars(parts))
+    flags, config = recipes.parse(Train, Parts, base, "jaxdiff autoencoder", arguments)
+    plot = flags.pop("plot")
+    outputs.check("--plot", plot, [f".{kind}" for kind in plots.FORMATS])
     use_cores(config)
-    status = train.train(train.Train(**flags, config=config), base, stored)
-    if status == 0 and not args.dry_run and _is_finished(args.out):
-        _look(args.out, plot)
+    whole = train.Train(**flags, config=config)
+    status = train.train(whole, base, stored)
+    if status == 0 and not whole.dry_run and _is_finished(whole.out):
+        _look(whole.out, plot)
     return status
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from jaxdiff import config as configs
-from jaxdiff.cli import train
+from jaxdiff.cli import recipes, train
 from jaxdiff.cli.together import TogetherFlags, use_cores
 
 __all__ = ["main"]
@@ -61,18 +61,8 @@ def main(arguments: Sequence[str]) -> int:
     base = stored or configs.CLASSIFIER
     if not isinstance(base.model, configs.ClassifierConfig):
         raise ValueError(f"--out holds {configs.holds(base.model)}: jaxdiff train resumes it")
-    names = [field.name for field in dataclasses.fields(Parts)]
-    given = Parts(**{name: getattr(base, name) for name in names})
-    args = tyro.cli(
-        Train,
-        prog="jaxdiff classifier",
-        args=arguments,
-        default=Train(data=tyro.MISSING, parts=given),
-    )
-    flags = {**vars(args)}
-    parts = flags.pop("parts")
-    config = dataclasses.replace(base, **vars(parts))
-    use_cores(config, args.together.processes)
+    flags, config = recipes.parse(Train, Parts, base, "jaxdiff classifier", arguments)
     whole = train.Train(**flags, config=config)
-    args.together.join(whole)
+    use_cores(config, whole.together.processes)
+    whole.together.join(whole)
     return train.train(whole, base, stored)

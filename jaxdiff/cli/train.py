@@ -21,6 +21,7 @@ from jaxdiff.cli import monitor, runs, stages
 from jaxdiff.cli.say import say
 from jaxdiff.cli.together import TogetherFlags, use_cores
 from jaxdiff.config import Config, build
+from jaxdiff.config.latents import read_shape
 from jaxdiff.training import distributed, interrupt, rundir, speed
 
 __all__ = ["Train", "main", "resumed", "train"]
@@ -183,8 +184,7 @@ def _base(arguments: list[str]) -> tuple[Config, Config | None]:
     shape = data.example_shape(arguments[0], size=int(size) if (size or "").isdecimal() else None)
     latents = value_of("--data.latents", arguments)
     if latents is not None:
-        part = configs.DataConfig(latents=latents)
-        return configs.preset(configs.preset_for_latents(build.open_codec(part).shape)), None
+        return configs.preset(configs.preset_for_latents(read_shape(Path(latents)))), None
     return configs.preset(configs.preset_for(shape)), None
 
 

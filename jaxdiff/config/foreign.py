@@ -21,6 +21,7 @@ from jaxdiff.config.fields import (
 )
 from jaxdiff.config.model import check_variance
 from jaxdiff.config.networks import DhariwalConfig, DiTConfig, SongConfig, UNetConfig
+from jaxdiff.config.presets import PRESETS
 from jaxdiff.data import files
 from jaxdiff.data.augment import LABELS
 from jaxdiff.interop import Network
@@ -43,17 +44,13 @@ _CHAIN = Config(
     loss=LossConfig(times="uniform", cond_dropout=0.0),
     optimizer=OptimizerConfig(lr=1e-4, decay="constant", ema_decay=0.9999),
 )
+_PUBLISHED = PRESETS["edm-cifar10"]
 _EDM = dataclasses.replace(
     _CHAIN,
-    parametrization=ParametrizationConfig(name="edm"),
-    schedule=ScheduleConfig(name="edm"),
-    loss=LossConfig(
-        weight="edm",
-        times="log_normal",
-        times_options={"mean": -1.2, "std": 1.2},
-        cond_dropout=0.0,
-    ),
-    sampling=SamplingConfig(sampler="heun", steps=18, grid="karras", clip=False),
+    **{
+        part: getattr(_PUBLISHED, part)
+        for part in ("parametrization", "schedule", "loss", "sampling")
+    },
 )
 _VP = dataclasses.replace(_CHAIN, schedule=ScheduleConfig(name="linear_vp"))
 _BETAS = {

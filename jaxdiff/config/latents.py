@@ -28,7 +28,15 @@ from jaxdiff.data import Dataset, files
 from jaxdiff.training import latents, rundir
 from jaxdiff.training.comparison import named
 
-__all__ = ["Opened", "build_decode", "open_codec", "read_weights", "see", "write_moments"]
+__all__ = [
+    "Opened",
+    "build_decode",
+    "open_codec",
+    "read_shape",
+    "read_weights",
+    "see",
+    "write_moments",
+]
 
 
 class Opened(NamedTuple):
@@ -46,11 +54,6 @@ class Opened(NamedTuple):
     codec: latent.Codec
     digest: str
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(h, w, C), of a latent."""
-        return latents.shape_of(self.codec, self.config.data.shape)
-
 
 def read_weights(path: Path) -> tuple[Config, Any]:
     """The configuration of an autoencoder's run, and its averaged parameters.
@@ -59,11 +62,35 @@ def read_weights(path: Path) -> tuple[Config, Any]:
         FileNotFoundError: it is no run directory, or has no checkpoint.
         ValueError: a run of something else, or one that is damaged.
     """
+    config = _read_config(path)
+    abstract = jax.eval_shape(lambda: build_state(config))
+    return config, averaged(config, training.restore(rundir.checkpoints(path), abstract))
+
+
+def _read_config(path: Path) -> Config:
     config = from_json(rundir.read_config(path)[0])
     if not isinstance(config.model, AutoencoderConfig):
         raise ValueError(f"{path} holds {holds(config.model)}, wanted a run of jaxdiff autoencoder")
-    abstract = jax.eval_shape(lambda: build_state(config))
-    return config, averaged(config, training.restore(rundir.checkpoints(path), abstract))
+    return config
+
+
+def read_shape(path: Path) -> tuple[int, int, int]:
+    """(h, w, C) of an autoencoder's latents, by its configuration alone: JAX does not begin.
+
+    Raises:
+        FileNotFoundError: it is no run directory.
+        ValueError: a run of something else, or one that is damaged.
+    """
+    _check_there(path)
+    config = _read_config(path)
+    height, width, _ = config.data.shape
+    factor = 2 ** (len(config.model.multipliers) - 1)
+    return height // factor, width // factor, config.model.latents
+
+
+def _check_there(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(f"data.latents {path}: there is no run of jaxdiff autoencoder")
 
 
 def write_moments(path: Path, config: Config, variables: Any, found: latent.Moments) -> None:
@@ -120,8 +147,7 @@ def open_codec(part: DataConfig) -> Opened:
             digest of.
     """
     path = Path(str(part.latents))
-    if not (path / "config.json").is_file():
-        raise FileNotFoundError(f"data.latents {path}: there is no run of jaxdiff autoencoder")
+    _check_there(path)
     config, variables = read_weights(path)
     found = _read_moments(path, config, variables)
     pair = latents.codec_of(build_model(config), variables)

@@ -3,7 +3,10 @@ were written; runs that were not interrupted.
 """
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 
 from jaxdiff.cli import main
 from jaxdiff.cli import runs as opened
-from jaxdiff.config import build
+from jaxdiff.config import build, latents
 from jaxdiff.config.fields import DataConfig
 from jaxdiff.keys import example_keys
 from jaxdiff.samplers import make_sampler, sample
@@ -187,3 +190,18 @@ def test_a_changed_autoencoder_is_an_error(run, coder, images, tmp_path, capsys)
     told["weights"] = "0"
     (other / "latents.json").write_text(json.dumps(told))
     assert "of other parameters" in complaint(asked, capsys)
+
+
+def test_the_recipe_is_chosen_before_jax_begins(images, coder):
+    """Truth: the shape of latents that were encoded; and JAX, which takes a number of devices only
+    before it has begun, in a process of its own."""
+    part = DataConfig(source=str(images), latents=str(coder))
+    assert latents.read_shape(coder) == build.load_seen(part, "train").example_shape
+    code = (
+        "import sys, jax; from jaxdiff.cli import train; train._base(sys.argv[1:]);"
+        " jax.config.update('jax_num_cpu_devices', 3); assert jax.device_count() == 3"
+    )
+    command = [sys.executable, "-c", code, str(images), "--data.latents", str(coder)]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    ran = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert ran.returncode == 0, ran.stderr
