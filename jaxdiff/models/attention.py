@@ -8,6 +8,7 @@ tokens no bias can be seen in the output: `factor`, and each of the other normal
 with a relative bias, undoes that.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -22,7 +23,6 @@ __all__ = [
     "NORMALISE",
     "Attend",
     "Attention",
-    "AttentionBlock",
     "attend",
     "combine",
     "weigh",
@@ -80,6 +80,27 @@ arXiv:2202.10447.
 """
 
 
+_einsum = functools.partial(jnp.einsum, precision=precision.EXACT)  # of float32 alone
+
+
+@jax.custom_jvp
+def _products(query: Array, key: Array) -> Array:
+    """query_i . key_j, never in half precision; its slopes are products of the queries' own type.
+
+    The transpose of a product of bfloat16 that is given in float32 would multiply the two types.
+    """
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    return _einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=wide)
+
+
+@_products.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (query, key), (by_query, by_key) = primals, tangents
+    out = _products(query, key)
+    slope = _einsum("bnhd,bmhd->bhnm", by_query, key) + _einsum("bnhd,bmhd->bhnm", query, by_key)
+    return out, slope.astype(out.dtype)
+
+
 def weigh(
     query: Array,
     key: Array,
@@ -109,13 +130,9 @@ def weigh(
     """
     if normalise not in NORMALISE:
         raise ValueError(f"normalise must be one of {', '.join(NORMALISE)}, got {normalise!r}")
-    wide = jnp.promote_types(query.dtype, jnp.float32)
-    scores = jnp.einsum(
-        "bnhd,bmhd->bhnm", query, key, precision=precision.EXACT, preferred_element_type=wide
-    )
-    scores = scores * (query.shape[-1] ** -0.5 if scale is None else scale)
+    scores = _products(query, key) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if bias is not None:
-        scores = scores + bias.astype(wide)
+        scores = scores + bias.astype(scores.dtype)
     seen = jnp.ones((1, 1, 1, 1), bool) if mask is None else mask
     if seen.dtype != bool:  # -inf of a mask to be added would count as True
         raise ValueError(f"mask must be bool, got {seen.dtype}")
@@ -124,8 +141,7 @@ def weigh(
 
 def combine(weights: Array, value: Array) -> Array:
     """sum_j weights_ij value_j: [B, heads, N, M] and [B, M, heads, D] to [B, N, heads, D]."""
-    exact = precision.EXACT  # of float32 alone, as in the fused form
-    return jnp.einsum("bhnm,bmhd->bnhd", weights.astype(value.dtype), value, precision=exact)
+    return _einsum("bhnm,bmhd->bnhd", weights.astype(value.dtype), value)
 
 
 def attend(
@@ -144,26 +160,26 @@ def attend(
 
         out_i = sum_j factor_ij normalise_j(scale query_i . key_j + bias_ij) value_j
 
-    A softmax without a factor is `jax.nn.dot_product_attention` where values are as long as keys;
-    a factor comes after the softmax, which fused kernels do not have a place for, so that it and
-    the other normalisations hold [B, heads, N, M] weights in memory.
+    A softmax without a factor, of values as long as keys, is `jax.nn.dot_product_attention`, in
+    float32 or by "cudnn". Elsewhere [B, heads, N, M] weights are held in memory.
 
     Args:
         query, key, bias, mask, scale, normalise: as `weigh` has them.
         value: [B, M, heads, any].
         factor: multiplies the weights; broadcasts to [B, heads, N, M].
-        implementation: "xla" or "cudnn", where `jax.nn.dot_product_attention` is what computes.
+        implementation: "xla" or "cudnn", of `jax.nn.dot_product_attention`.
 
     Returns:
-        [B, N, heads, any], in the dtype of `value`; scores and weights are never in half precision,
-        and queries that may see no key get 0.
+        [B, N, heads, any], in the dtype of `value`; the softmax is never in half precision, and
+        queries that may see no key get 0.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; the factor: Luo et al. 2022,
     arXiv:2205.13401.
     """
-    # XLA's form is none of float64, and in float16 it cannot be compiled for a CPU.
-    plain = implementation != "cudnn" and value.dtype in (jnp.float64, jnp.float16)
-    fits = value.shape[-1] == key.shape[-1] and not plain
+    # XLA's form is none of float64, cannot be compiled for a CPU in float16, and on the way back
+    # multiplies float32 by bfloat16.
+    fused = implementation == "cudnn" or value.dtype == jnp.float32
+    fits = value.shape[-1] == key.shape[-1] and fused
     if normalise == "softmax" and factor is None and fits:
         with jax.default_matmul_precision("highest"):  # of float32 alone: see `precision`
             out = jax.nn.dot_product_attention(
@@ -293,40 +309,6 @@ class Attention(nn.Module):
         out = Attend(*how, name="attend")(query, key, value, mask, train)
         out = out.reshape(*h.shape[:-1], inner)
         return layers.dense(width, bias=self.bias, dtype=self.dtype, name="out")(out)
-
-
-class AttentionBlock(nn.Module):
-    """Self-attention over the pixels of an image, as a residual branch that starts as zero.
-
-        out = x + dense_0(attend(q, k, v)),    q, k, v = dense(norm(x))
-
-    Attributes:
-        heads: the number of heads; must divide the channels.
-        head_channels: the channels of a head instead, None for as many heads as `heads` says.
-        groups: the groups of the norm; must divide the channels.
-        epsilon: of the norm.
-        dtype: the compute dtype, None for the parameters' own.
-
-    Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
-    """
-
-    heads: int = 1
-    head_channels: int | None = None
-    groups: int = 32
-    epsilon: float = 1e-5
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] to the same shape."""
-        batch, height, width, channels = x.shape
-        norm = layers.group_norm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name="norm")
-        h = norm(x)
-        qkv = layers.dense(3 * channels, dtype=self.dtype, name="qkv")(h)
-        heads = self.heads if self.head_channels is None else channels // self.head_channels
-        qkv = qkv.reshape(batch, height * width, 3, heads, channels // heads)
-        h = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]).reshape(x.shape)
-        return x + layers.dense(channels, kernel_init=layers.ZEROS, dtype=self.dtype, name="out")(h)
 
 
 def _visible(mask: Array | None, shape: tuple[int, int, int], causal: bool) -> Array | None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxdiff.models import layers, precision
-from jaxdiff.models.attention import AttentionBlock
+from jaxdiff.models.attention_block import AttentionBlock
 
 __all__ = ["Autoencoder"]
 

@@ -9,7 +9,7 @@ import flax.linen as nn
 from jax import Array
 
 from jaxdiff.models import layers
-from jaxdiff.models.attention import AttentionBlock
+from jaxdiff.models.attention_block import AttentionBlock
 
 __all__ = ["attention", "block", "check", "check_heads", "down", "level"]
 

@@ -86,7 +86,4 @@ def test_lowers_for_machines_that_are_not_here(name, program):
     for pair in dots:
         if {dtype for _, dtype in pair} == {"bf16"}:
             continue
-        # The policy's two exceptions: what describes whole examples, [B, E]; and the way back from
-        # scores of attention, which are float32.
-        whole = [rank for rank, _ in pair] == [2, 2] and {d for _, d in pair} == {"f32"}
-        assert whole or (program is step and min(rank for rank, _ in pair) >= 4)
+        assert pair == [(2, "f32"), (2, "f32")]  # but for what describes whole examples, [B, E]

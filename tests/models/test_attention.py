@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from jaxdiff.models import attention, positions
 from jaxdiff.models.attention import NORMALISE, Attend, Attention, attend, weigh
@@ -128,6 +129,17 @@ def test_rows_that_nearly_vanish(scale):
     weights = np.ravel(run(b))
     length = np.hypot(1.5 * scale, 1e-6)  # of (1, -2, 2) / 2, and the floor
     np.testing.assert_allclose(weights, np.array([0.5, -1, 1]) * scale / length, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("x64")
+def test_slopes_of_products():
+    """Truth: differences of values, both ways and twice; all by vmap as one by one."""
+    check_grads(lambda q, k: weigh(q, k, bias=BIAS), (QUERY, KEY), order=2, rtol=1e-5)
+    slopes = jax.grad(lambda q, k: jnp.sum(weigh(q[None], k[None], scale=2.0) ** 2), (0, 1))
+    at_once = jax.vmap(slopes)(QUERY, KEY)
+    for i in range(B):
+        for got, wanted in zip(at_once, slopes(QUERY[i], KEY[i]), strict=True):
+            np.testing.assert_allclose(got[i], wanted, atol=1e-12)
 
 
 def test_exp_at_its_limit():

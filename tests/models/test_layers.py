@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import signal, special
 
-from jaxdiff.models import attention, layers
+from jaxdiff.models import attention, attention_block, layers
 
 
 def _normal(seed, shape):
@@ -102,7 +102,7 @@ def test_attend_in_half_precision_keeps_scores_in_float32():
 
 def test_attention_block_is_equivariant_to_permuted_pixels():
     x = _normal(0, (2, 4, 4, 8))
-    block = attention.AttentionBlock(heads=2, groups=4)
+    block = attention_block.AttentionBlock(heads=2, groups=4)
     variables = _perturbed(_init(block, x))
     order = np.random.default_rng(0).permutation(16)
     shuffled = x.reshape(2, 16, 8)[:, order].reshape(x.shape)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdiff.models import DiT, UNet, attention, embeddings, layers, positions
+from jaxdiff.models import DiT, UNet, attention_block, embeddings, layers, positions
 from jaxdiff.models.dit import DiTBlock
 
 RNG = np.random.default_rng(0)
@@ -34,8 +34,8 @@ def test_convolutions_with_zeros_on_each_side():
 def test_heads_by_their_channels():
     """16 channels in heads of 4 are 4 heads."""
     x = RNG.normal(size=(1, 2, 3, 16)).astype(np.float32)
-    one = attention.AttentionBlock(heads=4, groups=4)
-    two = attention.AttentionBlock(head_channels=4, groups=4)
+    one = attention_block.AttentionBlock(heads=4, groups=4)
+    two = attention_block.AttentionBlock(head_channels=4, groups=4)
     params = jax.tree.map(
         lambda a: RNG.normal(size=a.shape).astype(np.float32),
         jax.eval_shape(one.init, jax.random.key(0), x),
