@@ -41,12 +41,25 @@ POINTS = [
 
 def test_grouped_by_what_must_be_static():
     found = members.groups(base(), POINTS, BATCH)
-    assert [group.members for group in found] == [(0, 1), (2,), (3,)]
+    assert [group.served for group in found] == [((0,), (1,)), ((2,),), ((3,),)]
     traced = {"optimizer.lr", "optimizer.ema_decay", "training.seed", "optimizer.weight_decay"}
     assert set(found[0].traits[0]) == traced | {"optimizer.warmup"}
     assert found[0].traits[1]["optimizer.lr"] == 3e-3
     assert found[1].config.model.depth == 2
     assert found[2].config.schedule.name == "linear_vp"
+
+
+def test_those_that_differ_in_sampling_alone_are_one_training():
+    """Numbers and names alike; the learning rate is that of the training, not of its place."""
+    points = [
+        {"optimizer.lr": lr, "sampling.steps": k, "sampling.sampler": name}
+        for k, name in ((5, "ddim"), (7, "ddpm"))
+        for lr in (1e-3, 2e-3)
+    ]
+    (group,) = members.groups(base(), points, BATCH)
+    assert group.served == ((0, 2), (1, 3))
+    assert [traits["optimizer.lr"] for traits in group.traits] == [1e-3, 2e-3]
+    assert "sampling.steps" not in group.traits[0]
 
 
 def test_batches_and_their_parts_are_static():
@@ -65,7 +78,7 @@ def test_options_of_schedules_and_weights_are_traced():
     ]
     loss = dataclasses.replace(base().loss, weight="min_snr")
     (group,) = members.groups(dataclasses.replace(base(), loss=loss), points, BATCH)
-    assert group.members == (0, 1)
+    assert group.served == ((0,), (1,))
     assert set(group.traits[0]) == {*points[0], "training.seed"}
 
 
@@ -82,7 +95,7 @@ def test_a_member_is_its_configuration_trained_alone(layout):
     for _ in range(2):
         ours.advance([BATCH] * 2)
     states = ours.states()
-    for place, i in enumerate(group.members):
+    for place, (i,) in enumerate(group.served):
         alone = members.member(base(), POINTS[i])
         state, step = (
             jax.jit(lambda c=alone: build.build_state(c))(),

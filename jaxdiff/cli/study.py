@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import functools
 import io
 import json
 import math
@@ -19,6 +18,7 @@ from rich.table import Table
 from jaxdiff import config as configs
 from jaxdiff import data, plots, study, training
 from jaxdiff.cli import monitor, trials
+from jaxdiff.cli.plan import SCORES, Plan
 from jaxdiff.cli.say import say, show
 from jaxdiff.cli.together import use_cores
 from jaxdiff.cli.train import value_of
@@ -26,7 +26,7 @@ from jaxdiff.config import Config, build, members
 from jaxdiff.config.codec import from_json
 from jaxdiff.data import files
 from jaxdiff.study import halving
-from jaxdiff.training import interrupt, progress, rundir
+from jaxdiff.training import interrupt, rundir
 
 __all__ = ["main"]
 
@@ -40,7 +40,8 @@ class Study:
 
     The space is a TOML file of axes by dotted name, such as "optimizer.lr" = { log = [1e-4, 0.1] },
     "optimizer.weight_decay" = { uniform = [0, 0.1] }, "schedule.name" = ["cosine", "linear_vp"].
-    Members that differ in numbers alone are one program. Ctrl-C and SIGTERM save and end; the same
+    Members that differ in numbers alone are one program, and in "sampling." alone one training.
+    Ctrl-C and SIGTERM save and end; the same
     command with --resume goes on. What is left: results.csv, parallel.png, and best/, the best
     member as an ordinary run.
     """
@@ -63,7 +64,7 @@ class Study:
     """Drop the worse members on the way: successive halving."""
     factor: int = 4
     """Which part stays each time, one in so many."""
-    score: Literal[trials.SCORES] | None = None  # type: ignore[valid-type]
+    score: Literal[SCORES] | None = None  # type: ignore[valid-type]
     """By what members are compared, lower is better: the loss on held-out data, or the Frechet
     distance of samples to them; the latter where members differ in their losses, unless given."""
     seed: int = 0
@@ -95,23 +96,15 @@ def main(arguments: Sequence[str]) -> int:
     with rundir.locked(args.out), interrupt.catch() as caught:
         began = time.monotonic()
         under_way = trials.Trials(plan, dataset, args.out, layout=args.layout)
-        programs = len(under_way.lines)
+        trainings = sum(len(group.served) for group in plan.groups)
+        programs = len(plan.groups)
         say(
             console,
-            f"{len(plan.points)} members in {programs} program{'s' * (programs > 1)},"
-            f" {plan.steps} steps, compared by {plan.score}",
+            f"{len(plan.points)} members, {trainings} training{'s' * (trainings > 1)} in {programs}"
+            f" program{'s' * (programs > 1)}, {plan.steps} steps, compared by {plan.score}",
             *(f"after {r.step} steps {r.members} stay" for r in plan.rungs),
         )
-        counted = {"console": console, "unit": "member-step"}
-        with progress.Bar(0, under_way.planned(), **counted) as bar:
-            made = 0
-
-            def told(steps: int, loss: float) -> None:
-                nonlocal made
-                made += steps
-                bar.update(made, under_way.planned(), loss)
-
-            done = under_way.run(caught, told, functools.partial(say, console))
+        done = under_way.run(caught, console)
         if not done:
             under_way.close()
             say(console, f"{signal.Signals(caught.signal).name}: saved; --resume goes on")
@@ -159,7 +152,7 @@ def _check(args: Study) -> None:
         raise ValueError(f"--out must be a directory, got the file {args.out}")
 
 
-def _plan(args: Study) -> tuple[trials.Plan, Any]:
+def _plan(args: Study) -> tuple[Plan, Any]:
     """What is to be done, every member checked."""
     space = study.read_space(args.space)
     wanted = args.members if args.members or args.design == "grid" else 16
@@ -194,11 +187,11 @@ def _plan(args: Study) -> tuple[trials.Plan, Any]:
         try:
             build.check(group.config, batch)
         except ValueError as error:
-            raise ValueError(f"member {group.members[0]}: {error}") from error
-    return trials.Plan(config, points, args.steps, rungs, score, groups), dataset
+            raise ValueError(f"member {group.served[0][0]}: {error}") from error
+    return Plan(config, points, args.steps, rungs, score, groups), dataset
 
 
-def _claim(args: Study, plan: trials.Plan) -> None:
+def _claim(args: Study, plan: Plan) -> None:
     """Makes the directory, or finds that it holds this very study, to go on with."""
     path, mine = args.out / "study.json", plan.to_json()
     if path.is_file():
@@ -220,7 +213,7 @@ def _claim(args: Study, plan: trials.Plan) -> None:
         file.write(json.dumps(mine, indent=1).encode())
 
 
-def _rows(plan: trials.Plan, compared: Sequence[trials.Comparison]) -> list[dict[str, Any]]:
+def _rows(plan: Plan, compared: Sequence[trials.Comparison]) -> list[dict[str, Any]]:
     """A row for each member, the best first, those that were dropped earlier last."""
     rows = []
     for member, point in enumerate(plan.points):
@@ -240,7 +233,7 @@ def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         file.write(text.getvalue().encode())
 
 
-def _write_best(out: Path, plan: trials.Plan, under_way: trials.Trials, best: int) -> None:
+def _write_best(out: Path, plan: Plan, under_way: trials.Trials, best: int) -> None:
     """The best member as a run of its own."""
     folder = out / "best"
     if (folder / "config.json").is_file():
@@ -261,7 +254,7 @@ def _write_best(out: Path, plan: trials.Plan, under_way: trials.Trials, best: in
             log.write({"step": step, "seconds": 0.0, "loss": losses[step]})
 
 
-def _table(rows: Sequence[dict[str, Any]], plan: trials.Plan) -> Table:
+def _table(rows: Sequence[dict[str, Any]], plan: Plan) -> Table:
     table = Table(title=f"{len(rows)} members, the best by {plan.score} first")
     for name in rows[0]:
         table.add_column(name, justify="right")

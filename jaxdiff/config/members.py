@@ -2,7 +2,8 @@
 
 What differs between members is named as on the command line, "optimizer.lr". A number that only
 enters formulas is traced, and members that differ in such numbers alone are one group; names,
-sizes, and numbers that a program's structure depends on, make further groups.
+sizes, and numbers that a program's structure depends on, make further groups. Members that differ
+in how they are sampled alone, "sampling.guidance", are one training.
 """
 
 import dataclasses
@@ -21,20 +22,21 @@ __all__ = ["Group", "groups", "member", "traceable", "with_values"]
 
 
 _OF_THE_STUDY = {f"training.{name}" for name in ("steps", "seconds", "log_every", "save_every")}
+_AFTERWARDS = "sampling."  # what begins so changes nothing of a training
 _OTHER_PARTS = ("data", "tuning")  # what members share: examples, and networks that were trained
 
 
 class Group(NamedTuple):
-    """Members that share a program.
+    """Trainings that share a program.
 
     Attributes:
-        config: that of the first, for what all have in common.
-        members: their places in the study.
+        config: that of the first member, for what all have in common.
+        served: for each training, the places in the study of the members that it serves.
         traits: for each, the numbers that are traced, by dotted name; "training.seed" always is.
     """
 
     config: Config
-    members: tuple[int, ...]
+    served: tuple[tuple[int, ...], ...]
     traits: tuple[dict[str, Any], ...]
 
 
@@ -119,32 +121,39 @@ def groups(config: Config, points: Sequence[Mapping[str, Any]], batch: Any) -> l
         ValueError: naming the member whose values do not fit.
     """
     kinds: dict[str, tuple[str, ...]] = {}
-    found: dict[str, list[int]] = {}
-    configs = []
+    found: dict[str, dict[str, list[int]]] = {}
+    configs, trained = [], []
     for i, point in enumerate(points):
         try:
             configs.append(member(config, point))
         except ValueError as error:
             told = ", ".join(f"{name} {value}" for name, value in point.items())
             raise ValueError(f"member {i} ({told}): {error}") from error
+        mine = {n: v for n, v in point.items() if not n.startswith(_AFTERWARDS)}
+        trained.append(mine)
         # Whether a number can be traced depends on what else is chosen: asked once for each choice.
-        kind = _key({n: v for n, v in point.items() if not _is_number(v)})
+        kind = _choices(mine)
         if kind not in kinds:
-            kinds[kind] = traceable(configs[i], point, batch)
-        fixed = _key({n: v for n, v in point.items() if n not in kinds[kind]})
-        found.setdefault(f"{kind} {fixed}", []).append(i)
+            kinds[kind] = traceable(configs[i], mine, batch)
+        fixed = _key({n: v for n, v in mine.items() if n not in kinds[kind]})
+        found.setdefault(f"{kind} {fixed}", {}).setdefault(_key(mine), []).append(i)
     made = []
-    for first, *rest in found.values():
-        names = kinds[_key({n: v for n, v in points[first].items() if not _is_number(v)})]
-        places = (first, *rest)
-        seeds = {i: {"training.seed": configs[i].training.seed} for i in places}
-        traits = tuple(seeds[i] | {n: points[i][n] for n in names} for i in places)
-        made.append(Group(configs[first], places, traits))
+    for trainings in found.values():
+        served = tuple(map(tuple, trainings.values()))
+        first = [places[0] for places in served]
+        names = kinds[_choices(trained[first[0]])]
+        seeds = [{"training.seed": configs[i].training.seed} for i in first]
+        traits = [s | {n: trained[i][n] for n in names} for i, s in zip(first, seeds, strict=True)]
+        made.append(Group(configs[first[0]], served, tuple(traits)))
     return made
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _choices(values: Mapping[str, Any]) -> str:
+    return _key({n: v for n, v in values.items() if not _is_number(v)})
 
 
 def _key(values: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdiff.cli import main, runs, study, trials
+from jaxdiff.cli import cohort, main, runs, study
 from jaxdiff.config import members
 from jaxdiff.training import interrupt, rundir
 from tests.cli.commands import SMALL, complaint, draw
@@ -84,7 +84,7 @@ def test_the_best_is_the_training_alone(done, points, tmp_path):
 def test_interrupted_and_resumed_is_the_same(done, points, space, tmp_path, monkeypatch):
     """Stopped at every third row of the log; sums of two layouts are of another order."""
     out, count = tmp_path / "study", 0
-    tell = trials.population.columns
+    tell = cohort.population.columns
 
     def stopping(seen):
         nonlocal count
@@ -93,7 +93,7 @@ def test_interrupted_and_resumed_is_the_same(done, points, space, tmp_path, monk
             current.signal = 15
         return tell(seen)
 
-    monkeypatch.setattr(trials.population, "columns", stopping)
+    monkeypatch.setattr(cohort.population, "columns", stopping)
     for _ in range(20):
         current = interrupt.Interrupt()
         monkeypatch.setattr(study.interrupt, "catch", lambda c=current: _given(c))
@@ -159,6 +159,39 @@ def test_mistakes(done, points, space, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_training_stays_while_it_serves_a_member(points, tmp_path, monkeypatch):
+    """Two learning rates by three numbers of steps, halved, and stopped in the middle.
+
+    Truth: the same study without a stop; each rung keeps the best by the scores it wrote down.
+    """
+    space = tmp_path / "space.toml"
+    space.write_text('"optimizer.lr" = [1e-3, 1e-2]\n"sampling.steps" = [2, 3, 9]\n')
+    given = ["study", str(points), "--space", str(space), "--design", "grid", "--steps", "16"]
+    given += ["--halving", "--factor", "2", *OPTIONS]
+    assert main([*given, "--out", str(tmp_path / "whole")]) == 0
+    current = interrupt.Interrupt()
+    current.signal = 15
+    with monkeypatch.context() as patch:
+        patch.setattr(study.interrupt, "catch", lambda: _given(current))
+        assert main([*given, "--out", str(tmp_path / "again")]) == 0
+        tell = cohort.population.columns
+
+        def stopping(seen):
+            current.signal = 15
+            return tell(seen)
+
+        current.signal = None
+        patch.setattr(cohort.population, "columns", stopping)
+        assert main([*given, "--out", str(tmp_path / "again"), "--resume"]) == 0
+        assert not (tmp_path / "again" / "results.csv").exists()
+    assert main([*given, "--out", str(tmp_path / "again"), "--resume"]) == 0
+    assert table(tmp_path / "again") == table(tmp_path / "whole")
+    rows = table(tmp_path / "whole")
+    assert [int(row["steps"]) for row in rows] == [16, 8, 8, 4, 4, 4]
+    assert len(rows) == 6
+
+
+@pytest.mark.slow
 def test_a_member_that_fails_is_last(points, tmp_path):
     """A learning rate of 1e30 gives no number in float32; the others go on."""
     (tmp_path / "space.toml").write_text('"optimizer.lr" = [1e30, 1e-3]')
@@ -174,15 +207,19 @@ def test_a_member_that_fails_is_last(points, tmp_path):
 
 
 @pytest.mark.slow
-def test_axes_of_sampling_are_compared_by_what_is_drawn(points, tmp_path):
+def test_axes_of_sampling_are_compared_by_what_is_drawn(points, tmp_path, capsys):
     """Truth: one training serves both scales of guidance, whose samples `--guidance` draws too."""
     space, out = tmp_path / "space.toml", tmp_path / "study"
     space.write_text('"sampling.guidance" = [1.0, 4.0]\n')
     given = ["--members", "2", "--design", "grid", "--steps", "40", *OPTIONS]
     given += ["--sampling.sampler", "ddpm", "--sampling.steps", "4"]
     assert main(["study", str(points), "--space", str(space), "--out", str(out), *given]) == 0
+    assert "2 members, 1 training in 1 program" in capsys.readouterr().err
     first, second = table(out)
     assert first["frechet"] != second["frechet"]
+    with (out / "log.csv").open(newline="") as file:
+        losses = [(row["step"], row["member"], row["loss"]) for row in csv.DictReader(file)]
+    assert [loss for _, m, loss in losses if m == "0"] == [x for _, m, x in losses if m == "1"]
     scale = runs.open_run(out / "best").config.sampling.guidance
     assert scale == float(first["sampling.guidance"])
     drawn = [
