@@ -140,7 +140,6 @@ class Drift:
             "DPMSolverMultistep",
             len(self.lam) - 1,
             **SDE_3,
-            solver_type="heun",
             prediction_type="sample",
             lower_order_final=False,
             final_sigmas_type="sigma_min",
