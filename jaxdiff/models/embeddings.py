@@ -54,8 +54,12 @@ def sinusoidal(
     if features < 4:
         raise ValueError(f"features must be at least 4, got features={features}")
     half = features // 2
-    frequencies = np.exp(-math.log(max_period) * np.arange(half) / (half - endpoint))
-    return _waves(t, frequencies, features)
+    # Powers are rounded as PyTorch's networks round them, whose weights then answer as there.
+    rounded = arrays.float_dtype().type
+    powers = (
+        rounded(-math.log(max_period)) * np.arange(half, dtype=rounded) / rounded(half - endpoint)
+    )
+    return _waves(t, np.exp(powers.astype(np.float64)), features)
 
 
 def fourier(t: Array, features: int, *, scale: float = 16.0) -> Array:
