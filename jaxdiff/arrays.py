@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, dataclass_transform
 
 import jax
@@ -17,7 +17,9 @@ __all__ = [
     "as_pytree",
     "by_name",
     "check_count",
+    "check_index",
     "check_range",
+    "choose",
     "concrete",
     "event_mean",
     "event_sum",
@@ -214,6 +216,28 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
     number = isinstance(value, int | float | np.integer | np.floating) and value is not True
     if not number or not np.isfinite(value) or value != int(value) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
+
+
+def check_index(name: str, value: Any, count: int) -> None:
+    """Raises unless every concrete number of `value` is whole and in 0..count - 1.
+
+    Args:
+        name: what the message calls it.
+        value: a whole number or an array of them; its range is passed over while it is traced.
+        count: how many things there are, >= 1.
+
+    Raises:
+        ValueError: a number lies outside.
+        TypeError: no whole number.
+    """
+    if not is_number(value) or not jnp.issubdtype(jnp.result_type(value), jnp.integer):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    check_range(name, value, 0, count - 1)
+
+
+def choose(index: Any, trees: Sequence[Any]) -> Any:
+    """Of trees of numbers, equal in structure, the one at `index`, [] int, which may be traced."""
+    return jax.tree.map(lambda *leaves: jnp.stack(jnp.broadcast_arrays(*leaves))[index], *trees)
 
 
 def expand_to(coef: Any, x: Array) -> Array:

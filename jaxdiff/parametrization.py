@@ -16,7 +16,7 @@ Errors follow at once: at fixed x_t, alpha dx_0 = -sigma deps, and an error dy i
 dy = (det / alpha) deps = -(det / sigma) dx_0. That is all the losses need to convert a weight.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ __all__ = [
     "edm",
     "eps",
     "flow",
+    "one_of",
     "resolve",
     "score",
     "target",
@@ -179,6 +180,39 @@ def edm(sigma_data=0.5) -> Edm:
     """
     check_range("sigma_data", sigma_data, 0, np.inf, "()")
     return Edm(sigma_data)
+
+
+@arrays.pytree
+class OneOf:
+    """The parametrization at `index`; see `one_of`."""
+
+    parametrizations: tuple[Parametrization, ...]
+    index: Any
+
+    def coefficients(self, level):
+        """Those of the chosen one."""
+        return arrays.choose(self.index, [p.coefficients(level) for p in self.parametrizations])
+
+    def scale_in(self, level):
+        """That of the chosen one."""
+        return arrays.choose(self.index, [p.scale_in(level) for p in self.parametrizations])
+
+
+def one_of(parametrizations: Sequence[Parametrization | Callable | str], index) -> OneOf:
+    """One of several parametrizations, by a number that may be traced: `vmap` goes through them.
+
+    Args:
+        parametrizations: those to choose from, at least one, as `resolve` takes them.
+        index: [] int, which one, in 0..len(parametrizations) - 1.
+
+    Raises:
+        ValueError: none to choose from, or no such index.
+        TypeError: what is no parametrization, or an index that is no whole number.
+    """
+    if not parametrizations:
+        raise ValueError("parametrizations must be at least one, got none")
+    arrays.check_index("index", index, len(parametrizations))
+    return OneOf(tuple(resolve(p) for p in parametrizations), index)
 
 
 PARAMETRIZATIONS: dict[str, Callable[..., Parametrization]] = {

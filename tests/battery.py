@@ -25,6 +25,7 @@ SCHEDULES = {
     "ve": schedules.ve(),
     "edm": schedules.edm(),
     "rectified": schedules.rectified(),
+    "one_of": schedules.one_of([schedules.cosine(), schedules.linear_vp()], 1),
     "shifted_rectified": schedules.shifted(schedules.rectified(), 3.0),
     "shifted_cosine": schedules.shifted(schedules.cosine(), 2.0),
     "shifted_linear_vp": schedules.shifted(schedules.linear_vp(), 0.5),
@@ -35,6 +36,7 @@ SCHEDULES = {
 PARAMETRIZATIONS = {
     **{name: parametrization.resolve(name) for name in parametrization.PARAMETRIZATIONS},
     "edm_1.3": parametrization.edm(1.3),
+    "one_of": parametrization.one_of(["eps", "flow"], 1),
 }
 
 

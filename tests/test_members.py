@@ -41,12 +41,28 @@ POINTS = [
 
 def test_grouped_by_what_must_be_static():
     found = members.groups(base(), POINTS, BATCH)
-    assert [group.served for group in found] == [((0,), (1,)), ((2,),), ((3,),)]
+    assert [group.served for group in found] == [((0,), (1,), (3,)), ((2,),)]
     traced = {"optimizer.lr", "optimizer.ema_decay", "training.seed", "optimizer.weight_decay"}
-    assert set(found[0].traits[0]) == traced | {"optimizer.warmup"}
+    assert set(found[0].traits[0]) == traced | {"optimizer.warmup", "schedule.name"}
     assert found[0].traits[1]["optimizer.lr"] == 3e-3
     assert found[1].config.model.depth == 2
-    assert found[2].config.schedule.name == "linear_vp"
+    assert found[0].traits[2]["schedule.name"].names == ("cosine", "linear_vp")
+    assert [traits["schedule.name"].index for traits in found[0].traits] == [0, 0, 1]
+
+
+def test_formulas_are_shared_where_they_can_be():
+    """The clock of edm is another than that of the rest, so that its network is told otherwise."""
+    names = [
+        ("cosine", "v", "simple"),
+        ("linear_vp", "eps", "plain"),
+        ("rectified", "v", "min_snr"),
+    ]
+    axes = ("schedule.name", "parametrization.name", "loss.weight")
+    points = [dict(zip(axes, row, strict=True)) for row in names]
+    (group,) = members.groups(base(), points, BATCH)
+    assert len(group.served) == 3
+    found = members.groups(base(), [*points, {**points[0], "schedule.name": "edm"}], BATCH)
+    assert [g.config.schedule.name for g in found] == ["cosine", "linear_vp", "rectified", "edm"]
 
 
 def test_those_that_differ_in_sampling_alone_are_one_training():
@@ -93,7 +109,7 @@ def test_a_member_is_its_configuration_trained_alone(layout):
         group.traits,
     )
     for _ in range(2):
-        ours.advance([BATCH] * 2)
+        ours.advance([BATCH] * 3)
     states = ours.states()
     for place, (i,) in enumerate(group.served):
         alone = members.member(base(), POINTS[i])

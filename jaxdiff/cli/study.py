@@ -40,10 +40,9 @@ class Study:
 
     The space is a TOML file of axes by dotted name, such as "optimizer.lr" = { log = [1e-4, 0.1] },
     "optimizer.weight_decay" = { uniform = [0, 0.1] }, "schedule.name" = ["cosine", "linear_vp"].
-    Members that differ in numbers alone are one program, and in "sampling." alone one training.
-    Ctrl-C and SIGTERM save and end; the same
-    command with --resume goes on. What is left: results.csv, parallel.png, and best/, the best
-    member as an ordinary run.
+    Members that differ in numbers and formulas alone are one program, in "sampling." alone one
+    training. Ctrl-C and SIGTERM save and end; the same command with --resume goes on. What is left:
+    results.csv, parallel.png, and best/, the best member as an ordinary run.
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]

@@ -7,6 +7,7 @@ from typing import Any
 from jax import Array
 
 from jaxdiff import losses, training
+from jaxdiff.config import choice
 from jaxdiff.config.fields import Config
 from jaxdiff.config.model import (
     build_classifier,
@@ -74,8 +75,12 @@ def _objective(config: Config) -> tuple[Callable, dict[str, Any]]:
 
 def _weight(config: Config) -> Weight:
     part = config.loss
-    factory = losses.WEIGHTS[part.weight]
-    return with_options(factory, part.weight_options, f"loss.weight_options of {part.weight}")
+
+    def make(name: str) -> Weight:
+        options = f"loss.weight_options of {name}"
+        return with_options(losses.WEIGHTS[name], part.weight_options, options)
+
+    return choice.made(part.weight, make, losses.one_of)
 
 
 def _condition(config: Config) -> Any:

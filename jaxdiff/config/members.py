@@ -1,9 +1,10 @@
 """Configurations of a study: one for each member, and which members can share a program.
 
 What differs between members is named as on the command line, "optimizer.lr". A number that only
-enters formulas is traced, and members that differ in such numbers alone are one group; names,
-sizes, and numbers that a program's structure depends on, make further groups. Members that differ
-in how they are sampled alone, "sampling.guidance", are one training.
+enters formulas is traced, and so is which of several formulas it is: the schedule, the
+parametrization, the weight of the loss. Members that differ in such alone are one group; other
+names, sizes, and numbers that a program's structure depends on, make further groups. Members that
+differ in how they are sampled alone, "sampling.guidance", are one training.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.config import build
+from jaxdiff.config.choice import OneOf
 from jaxdiff.config.codec import from_json, to_json
 from jaxdiff.config.fields import Config
 
@@ -22,6 +24,7 @@ __all__ = ["Group", "groups", "member", "traceable", "with_values"]
 
 
 _OF_THE_STUDY = {f"training.{name}" for name in ("steps", "seconds", "log_every", "save_every")}
+_FORMULAS = ("schedule.name", "parametrization.name", "loss.weight")
 _AFTERWARDS = "sampling."  # what begins so changes nothing of a training
 _OTHER_PARTS = ("data", "tuning")  # what members share: examples, and networks that were trained
 
@@ -32,7 +35,8 @@ class Group(NamedTuple):
     Attributes:
         config: that of the first member, for what all have in common.
         served: for each training, the places in the study of the members that it serves.
-        traits: for each, the numbers that are traced, by dotted name; "training.seed" always is.
+        traits: for each, what is traced, by dotted name: numbers, and names by their numbers as
+            `choice.OneOf`; "training.seed" always is.
     """
 
     config: Config
@@ -92,7 +96,10 @@ def traceable(config: Config, values: Mapping[str, Any], batch: Any) -> tuple[st
 
 def _can_trace(config: Config, name: str, value: Any, batch: Any) -> bool:
     # Of training itself the step sees the seed alone: batches are of a size, and made outside.
-    if not _is_number(value) or (name.startswith("training.") and name != "training.seed"):
+    formula = isinstance(value, OneOf)
+    if not (formula or _is_number(value)) or (
+        name.startswith("training.") and name != "training.seed"
+    ):
         return False
 
     def trial(value: Any, batch: Any) -> Any:
@@ -100,7 +107,7 @@ def _can_trace(config: Config, name: str, value: Any, batch: Any) -> bool:
         return build.build_step(traced)(build.build_state(traced), batch)
 
     try:
-        jax.eval_shape(trial, jnp.asarray(value), batch)
+        jax.eval_shape(trial, jax.tree.map(jnp.asarray, value), batch)
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError, TypeError, ValueError):
         return False  # a size, a branch, or a place in a structure
     return True
@@ -120,40 +127,52 @@ def groups(config: Config, points: Sequence[Mapping[str, Any]], batch: Any) -> l
     Raises:
         ValueError: naming the member whose values do not fit.
     """
+    known = {
+        n: tuple(dict.fromkeys(p[n] for p in points if isinstance(p.get(n), str)))
+        for n in _FORMULAS
+    }
     kinds: dict[str, tuple[str, ...]] = {}
-    found: dict[str, dict[str, list[int]]] = {}
-    configs, trained = [], []
+    found: dict[str, dict[str, list[int]]] = {}  # by program, then by training
+    configs, traits = [], []
     for i, point in enumerate(points):
-        try:
-            configs.append(member(config, point))
-        except ValueError as error:
-            told = ", ".join(f"{name} {value}" for name, value in point.items())
-            raise ValueError(f"member {i} ({told}): {error}") from error
-        mine = {n: v for n, v in point.items() if not n.startswith(_AFTERWARDS)}
-        trained.append(mine)
-        # Whether a number can be traced depends on what else is chosen: asked once for each choice.
-        kind = _choices(mine)
+        configs.append(_checked(config, i, point))
+        mine = _of_training(point, known)
+        # Whether a value can be traced depends on what else is chosen: asked once for each choice.
+        kind = _key({n: point[n] for n in mine if not _is_number(point[n])})
         if kind not in kinds:
             kinds[kind] = traceable(configs[i], mine, batch)
-        fixed = _key({n: v for n, v in mine.items() if n not in kinds[kind]})
-        found.setdefault(f"{kind} {fixed}", {}).setdefault(_key(mine), []).append(i)
+        traced = kinds[kind]
+        fixed = _key({n: point[n] for n in mine if n not in traced})
+        trainings = found.setdefault(f"{traced} {fixed}", {})
+        trainings.setdefault(_key({n: point[n] for n in mine}), []).append(i)
+        traits.append({"training.seed": configs[i].training.seed} | {n: mine[n] for n in traced})
     made = []
     for trainings in found.values():
         served = tuple(map(tuple, trainings.values()))
-        first = [places[0] for places in served]
-        names = kinds[_choices(trained[first[0]])]
-        seeds = [{"training.seed": configs[i].training.seed} for i in first]
-        traits = [s | {n: trained[i][n] for n in names} for i, s in zip(first, seeds, strict=True)]
-        made.append(Group(configs[first[0]], served, tuple(traits)))
+        made.append(Group(configs[served[0][0]], served, tuple(traits[i] for i, *_ in served)))
     return made
+
+
+def _checked(config: Config, number: int, point: Mapping[str, Any]) -> Config:
+    """The member's configuration; where it cannot be, the error says which member."""
+    try:
+        return member(config, point)
+    except ValueError as error:
+        told = ", ".join(f"{name} {value}" for name, value in point.items())
+        raise ValueError(f"member {number} ({told}): {error}") from error
+
+
+def _of_training(point: Mapping[str, Any], known: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """What of a point matters before samples are drawn; formulas by their numbers among those."""
+    mine = {n: v for n, v in point.items() if not n.startswith(_AFTERWARDS)}
+    for name, names in known.items():
+        if name in mine and len(names) > 1:
+            mine[name] = OneOf(names, names.index(mine[name]))
+    return mine
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _choices(values: Mapping[str, Any]) -> str:
-    return _key({n: v for n, v in values.items() if not _is_number(v)})
 
 
 def _key(values: Mapping[str, Any]) -> str:

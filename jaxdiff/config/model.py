@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxdiff import arrays, grids, models, schedules
 from jaxdiff import parametrization as parametrizations
+from jaxdiff.config import choice
 from jaxdiff.config.fields import HEADS, SCHEDULES, Config, TuningConfig
 from jaxdiff.config.networks import AutoencoderConfig
 from jaxdiff.config.tuned import tuned
@@ -120,8 +121,11 @@ def build_schedule(config: Config) -> Schedule:
         ValueError: it has no such option, or an option is out of range.
     """
     part = config.schedule
-    factory = SCHEDULES[part.name]
-    schedule = with_options(factory, part.options, f"schedule.options of {part.name}")
+
+    def make(name: str) -> Schedule:
+        return with_options(SCHEDULES[name], part.options, f"schedule.options of {name}")
+
+    schedule = choice.made(part.name, make, schedules.one_of)
     return schedule if part.shift == 1 else schedules.shifted(schedule, part.shift)
 
 
@@ -137,13 +141,16 @@ def with_options(factory: Callable, options: dict[str, float], name: str) -> Any
 def build_denoiser(config: Config, params: Any) -> Denoiser:
     """The network as a model of x_0 and eps, with `params` its variables {"params": ...}."""
     part = config.parametrization
-    edm = parametrizations.edm(part.sigma_data)
-    kind: Any = edm if part.name == "edm" else part.name
+
+    def make(name: str) -> parametrizations.Parametrization:
+        edm = name == "edm"
+        return parametrizations.edm(part.sigma_data) if edm else parametrizations.resolve(name)
+
     feature = part.time_feature or _suited_feature(config)
     return make_denoiser(
         build_model(config).apply,
         params,
-        parametrization=kind,
+        parametrization=choice.made(part.name, make, parametrizations.one_of),
         time_feature=feature,
         heads=tuple(HEADS[name] for name in config.variance.heads),
     )
@@ -172,7 +179,14 @@ def build_classifier(config: Config, params: Any) -> Classifier:
 
 
 def _suited_feature(config: Config) -> str:
-    """The time feature for a schedule's clock: a step, sigma, or a number in 0..1."""
+    """The time feature for a schedule's clock: a step, sigma, or a number in 0..1.
+
+    Raises:
+        ValueError: schedules to choose from have clocks of both the latter kinds.
+    """
     if schedules.whole_steps(build_schedule(config)):
         return "steps"
-    return "quarter_log_sigma" if config.schedule.name == "edm" else "thousandths"
+    by_sigma = {name == "edm" for name in choice.names(config.schedule.name)}
+    if len(by_sigma) > 1:
+        raise ValueError("schedules to choose from must have clocks of one kind, edm's is sigma")
+    return "quarter_log_sigma" if by_sigma == {True} else "thousandths"

@@ -11,7 +11,7 @@ x_t they are one error in three units (`parametrization`):
 so that every weight serves every network, and equal weights give equal gradients.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +31,7 @@ __all__ = [
     "edm",
     "min_snr",
     "on_output",
+    "one_of",
     "p2",
     "plain",
     "sigmoid",
@@ -230,6 +231,35 @@ def edm(sigma_data=0.5) -> EdmWeight:
     """
     check_range("sigma_data", sigma_data, 0, np.inf, "()")
     return EdmWeight(sigma_data)
+
+
+@arrays.pytree
+class OneOf:
+    """See `one_of`."""
+
+    weights: tuple[Weight, ...]
+    index: Any
+
+    def __call__(self, level: NoiseLevel, rate: Array) -> ErrorWeight:
+        """The chosen one's, on the errors that it is stated for."""
+        return arrays.choose(self.index, [weight(level, rate) for weight in self.weights])
+
+
+def one_of(weights: Sequence[Weight], index) -> OneOf:
+    """One of several weights, by a number that may be traced: `vmap` goes through their kinds.
+
+    Args:
+        weights: those to choose from, at least one.
+        index: [] int, which one, in 0..len(weights) - 1.
+
+    Raises:
+        ValueError: none to choose from, or no such index.
+        TypeError: an index that is no whole number.
+    """
+    if not weights:
+        raise ValueError("weights must be at least one, got none")
+    arrays.check_index("index", index, len(weights))
+    return OneOf(tuple(map(arrays.as_pytree, weights)), index)
 
 
 WEIGHTS: dict[str, Callable[[], Weight]] = {

@@ -10,12 +10,14 @@ clock of `from_betas` runs over 0..N, exact at whole numbers, log alpha-bar line
             0..N     from_betas
             sigma    edm
             another  shifted(schedule, shift)
+            its own  one_of(schedules, index)
             yours    from_path(alpha, sigma)
 
 Levels are computed by `expm1` and `log1p` forms that keep full precision near the clean end.
 Not here: which times are visited (`grids`), drift and diffusion (`sde`).
 """
 
+from jaxdiff.schedules.choice import one_of
 from jaxdiff.schedules.clock import (
     check_spread,
     cleanest_time,
@@ -48,6 +50,7 @@ __all__ = [
     "linear_betas",
     "linear_vp",
     "noisiest_time",
+    "one_of",
     "rectified",
     "rescale_to_zero_terminal_snr",
     "scaled_linear_betas",

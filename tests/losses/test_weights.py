@@ -59,19 +59,11 @@ def answer(params, x, t):
 def all_weights(key, denoiser, x0, schedule):
     """The losses of each example under every weight by name, in one program."""
 
-    def branch(weight):
-        def whole(level, rate):
-            parts = weight(level, rate)
-            return losses.ErrorWeight(*(jnp.broadcast_to(part, rate.shape) for part in parts))
-
-        return whole
-
     def one(i):
-        weight = lambda level, rate: jax.lax.switch(i, branches, level, rate)  # noqa: E731
+        weight = losses.one_of(list(WEIGHTS.values()), i)
         return losses.denoising(key, denoiser, x0, schedule, weight=weight)[1]["per_example"]
 
-    branches = [branch(weight) for weight in WEIGHTS.values()]
-    rows = jax.jit(jax.vmap(one))(jnp.arange(len(branches)))
+    rows = jax.jit(jax.vmap(one))(jnp.arange(len(WEIGHTS)))
     return dict(zip(WEIGHTS, rows, strict=True))
 
 
