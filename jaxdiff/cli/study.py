@@ -95,12 +95,13 @@ def main(arguments: Sequence[str]) -> int:
     with rundir.locked(args.out), interrupt.catch() as caught:
         began = time.monotonic()
         under_way = trials.Trials(plan, dataset, args.out, layout=args.layout)
+        count, programs = len(plan.points), len(plan.groups)
         trainings = sum(len(group.served) for group in plan.groups)
-        programs = len(plan.groups)
+        fewer = f", {trainings} training{'s' * (trainings > 1)}" if trainings < count else ""
         say(
             console,
-            f"{len(plan.points)} members, {trainings} training{'s' * (trainings > 1)} in {programs}"
-            f" program{'s' * (programs > 1)}, {plan.steps} steps, compared by {plan.score}",
+            f"{count} members{fewer} in {programs} program{'s' * (programs > 1)},"
+            f" {plan.steps} steps, compared by {plan.score}",
             *(f"after {r.step} steps {r.members} stay" for r in plan.rungs),
         )
         done = under_way.run(caught, console)

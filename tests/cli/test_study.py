@@ -159,6 +159,31 @@ def test_mistakes(done, points, space, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_formulas_by_their_numbers(points, tmp_path, capsys):
+    """Truth: `jaxdiff train` under the names of the best; and the study resumed from its end."""
+    space, out = tmp_path / "space.toml", tmp_path / "study"
+    space.write_text(
+        '"schedule.name" = ["cosine", "rectified"]\n"loss.weight" = ["simple", "plain"]\n'
+        '"parametrization.name" = ["v", "flow"]\n'
+    )
+    given = ["study", str(points), "--space", str(space), "--design", "grid", "--steps", "12"]
+    given += ["--score", "heldout_loss", *OPTIONS, "--out", str(out)]
+    assert main(given) == 0
+    assert "8 members in 1 program, " in capsys.readouterr().err
+    names = ("schedule.name", "loss.weight", "parametrization.name")
+    first = table(out)[0]
+    flags = [word for name in names for word in (f"--{name}", first[name])]
+    flags += ["--steps", "12", "--out", str(tmp_path / "run"), "--training.devices", "1"]
+    assert main(["train", str(points), *OPTIONS, *flags]) == 0
+    best, alone = (runs.open_run(path).restore() for path in (out / "best", tmp_path / "run"))
+    for a, b in zip(jax.tree.leaves(best.ema), jax.tree.leaves(alone.ema), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    (out / "results.csv").unlink()
+    assert main([*given, "--resume"]) == 0
+    assert table(out)[0] == first
+
+
+@pytest.mark.slow
 def test_a_training_stays_while_it_serves_a_member(points, tmp_path, monkeypatch):
     """Two learning rates by three numbers of steps, halved, and stopped in the middle.
 
