@@ -235,9 +235,33 @@ def check_index(name: str, value: Any, count: int) -> None:
     check_range(name, value, 0, count - 1)
 
 
-def choose(index: Any, trees: Sequence[Any]) -> Any:
-    """Of trees of numbers, equal in structure, the one at `index`, [] int, which may be traced."""
-    return jax.tree.map(lambda *leaves: jnp.stack(jnp.broadcast_arrays(*leaves))[index], *trees)
+def choose(index: Any, functions: Sequence[Callable], args: Any = (), instead: Any = ()) -> Any:
+    """`functions[index](*args)`, where the index may be traced.
+
+    Then all are computed, those that are not chosen at other arguments, so that no infinity of
+    theirs gets into slopes (0 times infinity) and none refuses what is outside its domain.
+
+    Args:
+        index: [] int.
+        functions: of equal structure of answers.
+        args: what the chosen one is asked.
+        instead: for each of the functions what it is asked otherwise, as `args` in structure.
+
+    Raises:
+        ValueError: an index with axes.
+    """
+    if jnp.ndim(index):
+        raise ValueError(f"index must be [], got {list(jnp.shape(index))}: vmap over it")
+    if not is_traced(index):
+        return functions[int(index)](*args)
+    instead = instead or [()] * len(functions)
+
+    def asked(i: int) -> Any:
+        here = jax.tree.map(lambda a, b: jnp.where(index == i, a, b), args, instead[i])
+        return functions[i](*here)
+
+    take = lambda *leaves: jnp.stack(jnp.broadcast_arrays(*leaves))[index]  # noqa: E731
+    return jax.tree.map(take, *map(asked, range(len(functions))))
 
 
 def expand_to(coef: Any, x: Array) -> Array:

@@ -25,7 +25,7 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.arrays import check_range, expand_to, safe_divide
-from jaxdiff.typing import Denoised, NoiseLevel
+from jaxdiff.typing import EVEN, Denoised, NoiseLevel
 
 __all__ = [
     "PARAMETRIZATIONS",
@@ -191,11 +191,14 @@ class OneOf:
 
     def coefficients(self, level):
         """Those of the chosen one."""
-        return arrays.choose(self.index, [p.coefficients(level) for p in self.parametrizations])
+        return self._asked([p.coefficients for p in self.parametrizations], level)
 
     def scale_in(self, level):
         """That of the chosen one."""
-        return arrays.choose(self.index, [p.scale_in(level) for p in self.parametrizations])
+        return self._asked([p.scale_in for p in self.parametrizations], level)
+
+    def _asked(self, functions, level):
+        return arrays.choose(self.index, functions, (level,), [(EVEN,)] * len(functions))
 
 
 def one_of(parametrizations: Sequence[Parametrization | Callable | str], index) -> OneOf:
@@ -203,7 +206,7 @@ def one_of(parametrizations: Sequence[Parametrization | Callable | str], index) 
 
     Args:
         parametrizations: those to choose from, at least one, as `resolve` takes them.
-        index: [] int, which one, in 0..len(parametrizations) - 1.
+        index: [] int, which one, in 0..len(parametrizations) - 1; see `schedules.one_of`.
 
     Raises:
         ValueError: none to choose from, or no such index.

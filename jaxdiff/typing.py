@@ -20,6 +20,7 @@ from jaxdiff import arrays
 
 __all__ = [
     "CLEAN",
+    "EVEN",
     "Covariance",
     "Denoise",
     "Denoised",
@@ -58,6 +59,9 @@ class NoiseLevel(NamedTuple):
 
 CLEAN = NoiseLevel(t=0.0, alpha=1.0, sigma=0.0)
 """The level of data itself, on which most clocks end."""
+
+EVEN = NoiseLevel(t=0.5, alpha=0.5**0.5, sigma=0.5**0.5)
+"""As much noise as signal: a level at which every formula is finite."""
 
 
 class Normal(NamedTuple):

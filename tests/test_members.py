@@ -62,7 +62,15 @@ def test_formulas_are_shared_where_they_can_be():
     (group,) = members.groups(base(), points, BATCH)
     assert len(group.served) == 3
     found = members.groups(base(), [*points, {**points[0], "schedule.name": "edm"}], BATCH)
-    assert [g.config.schedule.name for g in found] == ["cosine", "linear_vp", "rectified", "edm"]
+    assert [g.config.schedule.name for g in found] == ["cosine", "edm"]
+
+
+def test_seeds_are_taken_in_32_bits_as_jax_takes_them():
+    points = [{"training.seed": seed} for seed in (3, 3_000_000_000)]
+    (group,) = members.groups(base(), points, BATCH)
+    for traits, point in zip(group.traits, points, strict=True):
+        mine, alone = (jax.random.key(x["training.seed"]) for x in (traits, point))
+        assert mine == alone
 
 
 def test_those_that_differ_in_sampling_alone_are_one_training():

@@ -295,6 +295,7 @@ def test_moments_of_another_shape_are_refused(tmp_path):
 def test_parallel_coordinates(tmp_path):
     """Of a study with one member that failed, words, a constant, and powers of ten."""
     columns = {"lr": [1e-4, 1e-2, 1e-3], "name": ["a", "b", "a"], "same": [2.0] * 3, "n": [1, 2, 3]}
+    columns["options"] = [{"gamma": 1.0}, {}, [1, 2]]
     score = [0.5, float("nan"), 0.1]
     plots.parallel_coordinates(columns, score, tmp_path / "p.png", name="loss")
     drawn = pixels(tmp_path / "p.png").reshape(-1, 3)

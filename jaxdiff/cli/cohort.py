@@ -45,6 +45,9 @@ class Cohort:
             layout: one of `study.population.LAYOUTS`; the one that is expected to be faster if
                 None.
             alive: the members that are left.
+
+        Raises:
+            ValueError: what is saved there is of other members.
         """
         self._group, self._plan, self._dataset, self._out = group, plan, dataset, out
         self._folder = out / "groups" / str(number)
@@ -52,12 +55,23 @@ class Cohort:
         checkpoint.set_aside(self._folder, newest)
         self.served, self.step, self._saved = list(group.served), newest or 0, newest
         if newest is not None:
-            saved = checkpoint.read_meta(self._folder, newest)["config"]["served"]
-            self.served = [tuple(places) for places in saved]
+            self.served = self._saved_members(newest, set(alive))
         self._store = checkpoint.Checkpoints(self._folder, keep=2)
         left = set(sum(self.served, ())) & set(alive)
         self._population = self._begun(layout) if left else None
         self.keep(alive)
+
+    def _saved_members(self, step: int, alive: set[int]) -> list[tuple[int, ...]]:
+        """Those that the trainings of a checkpoint serve."""
+        meta = checkpoint.read_meta(self._folder, step)["config"]
+        served = [tuple(places) for places in meta.get("served", ())]
+        saved, mine = set(sum(served, ())), set(sum(self._group.served, ()))
+        if not alive & mine <= saved <= mine:
+            raise ValueError(
+                f"{self._folder} holds members {sorted(saved)} of a study begun by another version"
+                f" of jaxdiff, wanted {sorted(alive & mine)}; begin anew in another directory"
+            )
+        return served
 
     def _begun(self, layout: str | None) -> population.Population:
         """The trainings as they were saved, or before their first step."""
@@ -128,8 +142,12 @@ class Cohort:
             self._save()
         return caught.signal is None
 
+    def wait(self) -> None:
+        """Until what is being saved is saved."""
+        self._store.wait()
+
     def close(self) -> None:
-        """Waits for what is being saved."""
+        """Waits, and ends."""
         self._store.close()
 
     def _save(self) -> None:
@@ -171,7 +189,8 @@ class Cohort:
         config = self._group.config
         heldout = build.load_seen(config.data, "heldout")
         part = config.training
-        batches = monitor.heldout_batches(heldout, part.batch_size, part.heldout, config)
+        # dealt alike for all members, whatever their seeds
+        batches = monitor.heldout_batches(heldout, part.batch_size, part.heldout, self._plan.config)
 
         @jax.jit
         def validate(traits, weights, batch, key):

@@ -26,7 +26,7 @@ from jaxdiff.config import Config, build, members
 from jaxdiff.config.codec import from_json
 from jaxdiff.data import files
 from jaxdiff.study import halving
-from jaxdiff.training import interrupt, rundir
+from jaxdiff.training import checkpoint, interrupt, rundir
 
 __all__ = ["main"]
 
@@ -234,16 +234,23 @@ def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _write_best(out: Path, plan: Plan, under_way: trials.Trials, best: int) -> None:
-    """The best member as a run of its own."""
+    """The best member as a run of its own; one that is there already may have been gone on with."""
     folder = out / "best"
-    if (folder / "config.json").is_file():
-        rundir.clear(folder)
-    folder.mkdir(exist_ok=True)
+    newest = checkpoint.sound_step(rundir.checkpoints(folder))
+    if newest is not None and newest >= plan.steps:
+        return
+    with rundir.locked(folder):
+        if (folder / "config.json").is_file():
+            rundir.clear(folder)
+        _fill(folder, plan, under_way.state(best), best)
+
+
+def _fill(folder: Path, plan: Plan, state: training.TrainState, best: int) -> None:
     config = configs.to_json(members.member(plan.config, plan.points[best]))
     rundir.write_config(folder, config, plan.steps)
     with training.Checkpoints(rundir.checkpoints(folder)) as store:
-        store.save(plan.steps, under_way.state(best), config)
-    with (out / "log.csv").open(newline="") as file:
+        store.save(plan.steps, state, config)
+    with (folder.parent / "log.csv").open(newline="") as file:
         losses = {
             int(row["step"]): float(row["loss"])
             for row in csv.DictReader(file)

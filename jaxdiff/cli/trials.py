@@ -27,8 +27,6 @@ from jaxdiff.training import interrupt, progress
 
 __all__ = ["Comparison", "Trials"]
 
-_STEP = "member-step"
-
 
 class Comparison(NamedTuple):
     """Who was compared, and who stays.
@@ -75,19 +73,14 @@ class Trials:
             caught: asked between steps.
             console: where it is shown how far things are.
         """
-        made = 0
         for step, stay in self._ends():
-            with progress.Bar(made, made + self._ahead(), console=console, unit=_STEP) as bar:
-
-                def told(steps: int, loss: float, bar: progress.Bar = bar) -> None:
-                    nonlocal made
-                    made += steps
-                    bar.update(made, made + self._ahead(), loss)
-
-                for cohort in self._cohorts:
-                    if not cohort.advance(step, caught, told):
-                        return False
-            scores = self._scores(step, console)
+            if not self._trained(step, caught, console):
+                return False
+            if stay is None:
+                continue
+            scores = self._scores(step, caught, console)
+            if caught.signal is not None:
+                return False
             numbers = sorted(scores)
             best = halving.survivors([scores[m] for m in numbers], stay)
             kept = [numbers[i] for i in best] if step < self.plan.steps else numbers
@@ -98,24 +91,46 @@ class Trials:
                 cohort.keep(kept)
         return True
 
-    def _ends(self) -> list[tuple[int, int]]:
-        """After how many steps members are still to be compared, and how many stay."""
-        done = self.compared[-1].step if self.compared else 0
-        return [end for end in (*self.plan.rungs, (self.plan.steps, 1)) if end[0] > done]
+    def _ends(self) -> list[tuple[int, int | None]]:
+        """After how many steps members are still to be compared, and how many stay.
 
-    def _ahead(self) -> int:
-        """How many steps of trainings are still to be made, at the most."""
+        First the last comparison's, with None, where a state of that step was lost.
+        """
+        done = self.compared[-1].step if self.compared else 0
+        behind = any(cohort.served and cohort.step < done for cohort in self._cohorts)
+        ends = [end for end in (*self.plan.rungs, (self.plan.steps, 1)) if end[0] > done]
+        return [(done, None), *ends] if behind else ends
+
+    def _trained(self, step: int, caught: interrupt.Interrupt, console: Console) -> bool:
+        """Whether all were trained to a step, and saved, before a signal came."""
+        made = 0
+        with progress.Bar(0, self._ahead(step), console=console, unit="member-step") as bar:
+
+            def told(steps: int, loss: float) -> None:
+                nonlocal made
+                made += steps
+                bar.update(made, made + self._ahead(step), loss)
+
+            for cohort in self._cohorts:
+                if not cohort.advance(step, caught, told):
+                    return False
+        for cohort in self._cohorts:
+            cohort.wait()
+        return True
+
+    def _ahead(self, step: int) -> int:
+        """How many steps of trainings are still to be made from here to the end, at the most."""
         trainings = sum(len(cohort.served) for cohort in self._cohorts)
-        (step, stay), *later = self._ends()
         total = sum(len(cohort.served) * (step - cohort.step) for cohort in self._cohorts)
-        for end, then in later:
+        for end, stay in (*self.plan.rungs, (self.plan.steps, 1)):
+            if end > step:
+                total += trainings * (end - step)
+                step = end
             trainings = min(trainings, stay)
-            total += trainings * (end - step)
-            step, stay = end, then
         return total
 
-    def _scores(self, step: int, console: Console) -> dict[int, float]:
-        """Of each member that is left."""
+    def _scores(self, step: int, caught: interrupt.Interrupt, console: Console) -> dict[int, float]:
+        """Of each member that is left; of fewer where a signal came."""
         count = sum(len(places) for cohort in self._cohorts for places in cohort.served)
         name, scores = self.plan.score, {}
         say(console, f"step {step}: comparing {count} members by {name}")
@@ -124,6 +139,8 @@ class Trials:
                 for member, score in cohort.scores():
                     scores[member] = score
                     bar.update(len(scores), count, score)
+                    if caught.signal is not None:
+                        return scores
         return scores
 
     def best(self) -> int | None:

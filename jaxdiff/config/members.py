@@ -14,16 +14,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxdiff import schedules
 from jaxdiff.config import build
 from jaxdiff.config.choice import OneOf
 from jaxdiff.config.codec import from_json, to_json
 from jaxdiff.config.fields import Config
+from jaxdiff.config.model import build_schedule
 
 __all__ = ["Group", "groups", "member", "traceable", "with_values"]
 
 
 _OF_THE_STUDY = {f"training.{name}" for name in ("steps", "seconds", "log_every", "save_every")}
+_SEED = "training.seed"
 _FORMULAS = ("schedule.name", "parametrization.name", "loss.weight")
 _AFTERWARDS = "sampling."  # what begins so changes nothing of a training
 _OTHER_PARTS = ("data", "tuning")  # what members share: examples, and networks that were trained
@@ -127,29 +131,27 @@ def groups(config: Config, points: Sequence[Mapping[str, Any]], batch: Any) -> l
     Raises:
         ValueError: naming the member whose values do not fit.
     """
-    known = {
-        n: tuple(dict.fromkeys(p[n] for p in points if isinstance(p.get(n), str)))
-        for n in _FORMULAS
-    }
+    checked = [_checked(config, i, point) for i, point in enumerate(points)]
+    known = _known(checked, points)
     kinds: dict[str, tuple[str, ...]] = {}
     found: dict[str, dict[str, list[int]]] = {}  # by program, then by training
-    configs, traits = [], []
+    traits = []
     for i, point in enumerate(points):
-        configs.append(_checked(config, i, point))
-        mine = _of_training(point, known)
+        mine = _of_training(checked[i], point, known)
         # Whether a value can be traced depends on what else is chosen: asked once for each choice.
         kind = _key({n: point[n] for n in mine if not _is_number(point[n])})
         if kind not in kinds:
-            kinds[kind] = traceable(configs[i], mine, batch)
+            kinds[kind] = traceable(checked[i], mine, batch)
         traced = kinds[kind]
+        choices = [mine[n].names for n in traced if isinstance(mine[n], OneOf)]
         fixed = _key({n: point[n] for n in mine if n not in traced})
-        trainings = found.setdefault(f"{traced} {fixed}", {})
+        trainings = found.setdefault(f"{traced} {choices} {fixed}", {})
         trainings.setdefault(_key({n: point[n] for n in mine}), []).append(i)
-        traits.append({"training.seed": configs[i].training.seed} | {n: mine[n] for n in traced})
+        traits.append({_SEED: _whole(checked[i].training.seed)} | {n: mine[n] for n in traced})
     made = []
     for trainings in found.values():
         served = tuple(map(tuple, trainings.values()))
-        made.append(Group(configs[served[0][0]], served, tuple(traits[i] for i, *_ in served)))
+        made.append(Group(checked[served[0][0]], served, tuple(traits[i] for i, *_ in served)))
     return made
 
 
@@ -162,13 +164,42 @@ def _checked(config: Config, number: int, point: Mapping[str, Any]) -> Config:
         raise ValueError(f"member {number} ({told}): {error}") from error
 
 
-def _of_training(point: Mapping[str, Any], known: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+def _known(
+    checked: Sequence[Config], points: Sequence[Mapping[str, Any]]
+) -> dict[tuple[str, Any], tuple[str, ...]]:
+    """The names that an axis of formulas takes, by axis and clock; those of one can be one_of."""
+    found: dict[tuple[str, Any], dict[str, None]] = {}
+    for config, point in zip(checked, points, strict=True):
+        for name in _FORMULAS:
+            if isinstance(point.get(name), str):
+                found.setdefault((name, _clock(config, name)), {})[point[name]] = None
+    return {key: tuple(names) for key, names in found.items()}
+
+
+def _clock(config: Config, name: str) -> Any:
+    """What schedules must share to be one of several; nothing of other formulas."""
+    if name != "schedule.name":
+        return None
+    return schedules.whole_steps(build_schedule(config)), config.schedule.name == "edm"
+
+
+def _of_training(
+    config: Config, point: Mapping[str, Any], known: Mapping[tuple[str, Any], tuple[str, ...]]
+) -> dict[str, Any]:
     """What of a point matters before samples are drawn; formulas by their numbers among those."""
     mine = {n: v for n, v in point.items() if not n.startswith(_AFTERWARDS)}
-    for name, names in known.items():
-        if name in mine and len(names) > 1:
+    for name in _FORMULAS:
+        names = known.get((name, _clock(config, name)), ()) if name in mine else ()
+        if len(names) > 1:
             mine[name] = OneOf(names, names.index(mine[name]))
+    if _SEED in mine:
+        mine[_SEED] = _whole(mine[_SEED])
     return mine
+
+
+def _whole(seed: int) -> int:
+    """The seed in 32 bits, as `jax.random.key` takes it."""
+    return int(np.int64(seed).astype(np.int32))
 
 
 def _is_number(value: Any) -> bool:

@@ -22,7 +22,7 @@ from jax import Array
 from jaxdiff import arrays
 from jaxdiff.arrays import check_range, safe_divide
 from jaxdiff.parametrization import Parametrization, determinant
-from jaxdiff.typing import NoiseLevel
+from jaxdiff.typing import EVEN, NoiseLevel
 
 __all__ = [
     "WEIGHTS",
@@ -242,7 +242,8 @@ class OneOf:
 
     def __call__(self, level: NoiseLevel, rate: Array) -> ErrorWeight:
         """The chosen one's, on the errors that it is stated for."""
-        return arrays.choose(self.index, [weight(level, rate) for weight in self.weights])
+        instead = [(EVEN, 1.0)] * len(self.weights)
+        return arrays.choose(self.index, self.weights, (level, rate), instead)
 
 
 def one_of(weights: Sequence[Weight], index) -> OneOf:
@@ -250,7 +251,7 @@ def one_of(weights: Sequence[Weight], index) -> OneOf:
 
     Args:
         weights: those to choose from, at least one.
-        index: [] int, which one, in 0..len(weights) - 1.
+        index: [] int, which one, in 0..len(weights) - 1; see `schedules.one_of`.
 
     Raises:
         ValueError: none to choose from, or no such index.

@@ -179,8 +179,8 @@ def attend(
     # XLA's form is none of float64, cannot be compiled for a CPU in float16, and on the way back
     # multiplies float32 by bfloat16.
     fused = implementation == "cudnn" or value.dtype == jnp.float32
-    fits = value.shape[-1] == key.shape[-1] and fused
-    if normalise == "softmax" and factor is None and fits:
+    alike = query.dtype == key.dtype == value.dtype and value.shape[-1] == key.shape[-1]
+    if normalise == "softmax" and factor is None and fused and alike:
         with jax.default_matmul_precision("highest"):  # of float32 alone: see `precision`
             out = jax.nn.dot_product_attention(
                 query,

@@ -75,7 +75,7 @@ def parallel_coordinates(
 
 def _scaled(values: Sequence[Any], finite: np.ndarray) -> tuple[np.ndarray, list]:
     """Heights in [0, 1], and what stands where on the axis."""
-    if any(isinstance(v, str | bool | None) or v is None for v in values):
+    if any(isinstance(v, bool) or not isinstance(v, int | float | np.number) for v in values):
         words = list(dict.fromkeys(map(str, values)))
         at = {word: i / max(len(words) - 1, 1) for i, word in enumerate(words)}
         return np.array([at[str(v)] for v in values]), [(h, word) for word, h in at.items()]

@@ -16,8 +16,8 @@ from jax import Array
 from jaxdiff import arrays, sde
 from jaxdiff.arrays import check_range, expand_to, safe_sqrt
 from jaxdiff.gaussian import snr_drop
-from jaxdiff.schedules.shift import Shifted
-from jaxdiff.typing import Grid, Schedule
+from jaxdiff.schedules.clock import of_levels
+from jaxdiff.typing import Grid
 
 __all__ = ["euler_maruyama", "reverse_diffusion"]
 
@@ -56,7 +56,7 @@ class EulerMaruyama:
         """Euler-Maruyama; to and from where its coefficients are infinite, exact marginals."""
         d, clean, silent = denoise(x, t), s.sigma <= 0, t.alpha <= 0
         time = jnp.where(clean | silent, 0.5 * (t.t + s.t), t.t)
-        f, g2 = sde.coefficients(_of_levels(grid.schedule), time)
+        f, g2 = sde.coefficients(of_levels(grid.schedule), time)
         h = t.t - s.t
         slope = (1 + self.lam**2) / 2 * g2 / t.sigma
         mean = expand_to(1 - f * h, x) * x - expand_to(slope * h, x) * d.eps
@@ -74,13 +74,6 @@ class EulerMaruyama:
                 "euler_maruyama needs a grid on a schedule, whose drift it asks; on levels given"
                 " as numbers use reverse_diffusion or ddpm"
             )
-
-
-def _of_levels(schedule: Schedule) -> Schedule:
-    """The schedule on whose clock the levels are: those of a shifted one carry its base's."""
-    while isinstance(schedule, Shifted):
-        schedule = schedule.base
-    return schedule
 
 
 def reverse_diffusion() -> ReverseDiffusion:

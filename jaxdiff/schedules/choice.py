@@ -6,7 +6,7 @@ from typing import Any
 from jax import Array
 
 from jaxdiff import arrays
-from jaxdiff.schedules.clock import whole_steps
+from jaxdiff.schedules.clock import of_levels, whole_steps
 from jaxdiff.typing import NoiseLevel, Schedule
 
 __all__ = ["one_of"]
@@ -19,46 +19,50 @@ class OneOf:
     schedules: tuple[Schedule, ...]
     index: Any
 
-    def _chosen(self, answer: Any) -> Any:
-        return arrays.choose(self.index, [answer(schedule) for schedule in self.schedules])
-
     @property
     def t_min(self):
         """That of the chosen one."""
-        return self._chosen(lambda schedule: schedule.t_min)
+        return arrays.choose(self.index, [lambda s=s: s.t_min for s in self.schedules])
 
     @property
     def t_max(self):
         """That of the chosen one."""
-        return self._chosen(lambda schedule: schedule.t_max)
+        return arrays.choose(self.index, [lambda s=s: s.t_max for s in self.schedules])
 
     @property
     def prior_std(self):
         """That of the chosen one."""
-        return self._chosen(lambda schedule: schedule.prior_std)
+        return arrays.choose(self.index, [lambda s=s: s.prior_std for s in self.schedules])
 
     @property
     def num_steps(self) -> int | None:
         """Equal of all, None where their clocks are continuous."""
         return whole_steps(self.schedules[0])
 
+    @property
+    def of_levels(self) -> Schedule:
+        """That of the chosen one."""
+        return OneOf(tuple(map(of_levels, self.schedules)), self.index)
+
     def __call__(self, t) -> NoiseLevel:
         """The chosen one's level."""
-        return self._chosen(lambda schedule: schedule(t))
+        halfway = [((s.t_min + s.t_max) / 2,) for s in self.schedules]
+        return arrays.choose(self.index, self.schedules, (t,), halfway)
 
     def time(self, log_snr) -> Array:
         """The chosen one's inverse."""
-        return self._chosen(lambda schedule: schedule.time(log_snr))
+        times, even = [s.time for s in self.schedules], [(0.0,)] * len(self.schedules)
+        return arrays.choose(self.index, times, (log_snr,), even)
 
 
 def one_of(schedules: Sequence[Schedule], index) -> OneOf:
     """One of several schedules, by a number that may be traced: `vmap` goes through their kinds.
 
-    All are computed, and one is taken: they are formulas of one number, a network is not.
+    Where it is traced all are computed, and one is taken.
 
     Args:
         schedules: those to choose from, at least one; chains must have equal numbers of steps.
-        index: [] int, which one, in 0..len(schedules) - 1.
+        index: [] int, which one, in 0..len(schedules) - 1; beyond them the nearest, if traced.
 
     Returns:
         A schedule.
@@ -66,6 +70,7 @@ def one_of(schedules: Sequence[Schedule], index) -> OneOf:
     Raises:
         ValueError: none to choose from, chains beside continuous clocks or of other lengths, or
             no such index.
+        TypeError: an index that is no whole number.
     """
     lengths = {whole_steps(schedule) for schedule in schedules}
     if len(lengths) != 1:

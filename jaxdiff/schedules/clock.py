@@ -69,6 +69,11 @@ def whole_steps(schedule: Schedule) -> int | None:
     return getattr(schedule, "num_steps", None)
 
 
+def of_levels(schedule: Schedule) -> Schedule:
+    """The schedule on whose clock the levels are: those of a shifted one carry its base's."""
+    return getattr(schedule, "of_levels", schedule)
+
+
 def cleanest_time(schedule: Schedule) -> Any:
     """The smallest time with noise worth working at; where log-SNR grids and training end.
 

@@ -9,7 +9,7 @@ from jax import Array
 
 from jaxdiff import arrays
 from jaxdiff.arrays import check_range, float_dtype, is_traced, wide_float
-from jaxdiff.schedules.clock import whole_steps
+from jaxdiff.schedules.clock import of_levels, whole_steps
 from jaxdiff.typing import NoiseLevel, Schedule
 
 __all__ = ["shifted"]
@@ -36,6 +36,11 @@ class Shifted:
     def num_steps(self) -> int | None:
         """The base's, None where its clock is continuous."""
         return whole_steps(self.base)
+
+    @property
+    def of_levels(self) -> Schedule:
+        """The base's."""
+        return of_levels(self.base)
 
     @property
     def prior_std(self):

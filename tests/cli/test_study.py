@@ -5,6 +5,7 @@ Truth: `jaxdiff train` of the same configuration; the study without an interrupt
 
 import csv
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from jaxdiff.cli import cohort, main, runs, study
 from jaxdiff.config import members
-from jaxdiff.training import interrupt, rundir
+from jaxdiff.training import digests, interrupt, rundir
 from tests.cli.commands import SMALL, complaint, draw
 
 SPACE = """
@@ -156,6 +157,59 @@ def test_mistakes(done, points, space, tmp_path, capsys):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("")
     assert "is not empty" in complaint([*good, "--out", tmp_path / "other"], capsys)
+
+
+@pytest.mark.slow
+def test_what_is_lost_of_a_finished_study_is_made_again(done, points, space, tmp_path, capsys):
+    """Truth: the study as it was; sums of several devices are of another order."""
+    out = tmp_path / "study"
+    shutil.copytree(done, out)
+    again = command(points, space, out, "--resume")
+    (seal,) = (out / "best" / "checkpoints").glob("12/digests.json")
+    written = seal.stat().st_mtime_ns
+    assert main(again) == 0  # nothing is left to do, and best/ may have been gone on with
+    assert seal.stat().st_mtime_ns == written
+    best, scores = runs.open_run(out / "best").restore(12), table(out)
+    shutil.rmtree(out / "best")
+    (out / "results.csv").unlink()
+    for newest in (out / "groups").glob("*/12"):
+        (newest / "digests.json").unlink()
+    assert main(again) == 0
+    assert table(out) == scores
+    made = runs.open_run(out / "best").restore()
+    assert int(made.step) == 12
+    for a, b in zip(jax.tree.leaves(best.ema), jax.tree.leaves(made.ema), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    for meta in (out / "groups").glob("*/*/meta.json"):
+        meta.write_text(meta.read_text().replace('"served"', '"members"'))
+        digests.seal(meta.parent)
+    assert "begun by another version" in complaint(again, capsys)
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_members_are_compared(points, tmp_path, monkeypatch):
+    """The second of four distances is the last that is asked; resumed, all are."""
+    space, out = tmp_path / "space.toml", tmp_path / "study"
+    space.write_text('"sampling.steps" = [2, 3, 4, 5]\n')
+    given = ["study", str(points), "--space", str(space), "--design", "grid", "--steps", "4"]
+    given += [*OPTIONS, "--out", str(out), "--resume"]
+    current, draw_, asked = interrupt.Interrupt(), cohort.monitor.draw, []
+
+    def stopping(config, weights):
+        asked.append(config)
+        if len(asked) == 2:
+            current.signal = 2
+        return draw_(config, weights)
+
+    monkeypatch.setattr(cohort.monitor, "draw", stopping)
+    monkeypatch.setattr(study.interrupt, "catch", lambda: _given(current))
+    assert main(given) == 130
+    assert len(asked) == 2
+    assert not (out / "rungs.json").exists()
+    current.signal = None
+    assert main(given) == 0
+    assert len(asked) == 6
+    assert len(table(out)) == 4
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def test_counts_and_distances():
 @pytest.mark.slow
 def test_benchmark(capsys):
     bench_hubness.main(quick=True)
-    told = capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())  # titles break where tables are narrow
     assert "equal to theirs for 100.0000%" in told
     assert "memory" in told
 

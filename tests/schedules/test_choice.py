@@ -64,11 +64,65 @@ def test_kinds_of_parametrization_and_of_weight():
     )
 
 
-def test_slopes_at_the_clean_end():
-    """Where sigma begins like a square root in time, the slope is cut for all, chosen or not."""
+def test_a_number_that_is_known_asks_the_chosen_one_alone():
+    """5 is a time of EDM's and none of the others'; there a shift is allowed, not on all."""
+    for make in (lambda s: s(5.0), lambda s: jd.grids.karras(s, 4).levels):
+        for a, b in zip(make(schedules.one_of(KINDS, 3)), make(KINDS[3]), strict=True):
+            np.testing.assert_array_equal(a, b)
+    moved = schedules.shifted(schedules.one_of(KINDS, 0), 3.0)(TIMES)
+    for a, b in zip(moved, schedules.shifted(KINDS[0], 3.0)(TIMES), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_times_beyond_the_clocks_of_others():
+    """Traced, all are asked: those that are not chosen of a time that they have."""
+    sigma = lambda t, i: schedules.one_of(KINDS, i)(t).sigma  # noqa: E731
+    values = jax.vmap(jax.value_and_grad(sigma), (None, 0))(20.0, jnp.arange(4))
+    np.testing.assert_allclose([values[0][3], values[1][3]], [20.0, 1.0], rtol=1e-6)
+
+
+def test_slopes_are_those_of_the_chosen_one():
+    """At both ends others are infinite, or their weights are; and at a log-SNR that few reach."""
     kinds = [schedules.cosine(), schedules.linear_vp(), schedules.sub_vp(), schedules.rectified()]
-    slope = lambda s: jax.grad(lambda t: s(t).alpha + s(t).sigma)(0.0)  # noqa: E731
-    assert_rows(lambda i: slope(schedules.one_of(kinds, i)), [slope(kind) for kind in kinds])
+    every = [make() for make in losses.WEIGHTS.values()]
+    eps = parametrization.eps()
+
+    def counted(weight, t):
+        level = kinds[0](t)
+        return losses.on_output(weight(level, jnp.ones_like(t)), eps, level)
+
+    def slope(schedule, t):
+        return jax.grad(lambda t: schedule(t).alpha + schedule(t).sigma)(t)
+
+    def by_t(weight, t):
+        return jax.grad(lambda t: counted(weight, t))(t)
+
+    for t in (0.0, 0.5):
+        one = lambda i, t=t: slope(schedules.one_of(kinds, i), t)  # noqa: E731
+        pairs = [(one, [slope(kind, t) for kind in kinds])]
+        one = lambda i, t=t: by_t(losses.one_of(every, i), t)  # noqa: E731
+        pairs += [(one, [by_t(weight, t) for weight in every])]
+        for at, alone in pairs:
+            rows = jax.vmap(at)(jnp.arange(len(alone)))
+            kept = np.isfinite(alone)
+            assert kept.sum() >= 4
+            np.testing.assert_allclose(rows[kept], np.asarray(alone)[kept], rtol=1e-4, atol=1e-6)
+    back = lambda s: jax.grad(s.time)(-90.0)  # noqa: E731
+    assert_rows(lambda i: back(schedules.one_of(kinds, i)), [back(kind) for kind in kinds])
+
+
+def test_drift_of_a_chosen_shifted_schedule():
+    """Euler-Maruyama asks it of the clock that levels carry, which is the base's."""
+    model, key = jd.exact.gaussian(jnp.zeros(2), 0.25 * jnp.eye(2)), jax.random.key(0)
+    kinds = [schedules.shifted(schedules.linear_vp(), 2.0), schedules.cosine()]
+
+    def drawn(schedule):
+        grid = jd.grids.uniform(schedule, 10)
+        return jd.sample(key, model, grid, (4, 2), sampler=jd.samplers.euler_maruyama())
+
+    for index in (0, 1):
+        got = drawn(schedules.one_of(kinds, index))
+        np.testing.assert_allclose(got, drawn(kinds[index]), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +139,11 @@ def test_slopes_at_the_clean_end():
         (lambda: schedules.one_of(KINDS, 4), ValueError, r"index must lie in \[0, 3\], got 4"),
         (lambda: schedules.one_of(KINDS, -1), ValueError, "index must lie in"),
         (lambda: schedules.one_of(KINDS, 1.0), TypeError, "index must be a whole number, got 1.0"),
+        (
+            lambda: schedules.one_of(KINDS, jnp.arange(2))(0.3),
+            ValueError,
+            r"index must be \[\], got \[2\]: vmap over it",
+        ),
         (lambda: schedules.one_of(KINDS, "cosine"), TypeError, "index must be a whole number"),
         (lambda: parametrization.one_of([], 0), ValueError, "at least one, got none"),
         (lambda: parametrization.one_of(["w"], 0), ValueError, "must be one of eps"),
