@@ -150,6 +150,7 @@ def test_a_member_is_its_configuration_trained_alone(layout):
         ({"model.depth": 1.5}, "model.depth must be a whole number"),
         ({"sampling.guidance": 2.0}, "sampling.guidance 2.0 needs data with labels"),
         ({"sampling.eta": -1.0}, "eta must"),
+        ({"training.seed": 2**63}, "seed must lie in 0 <= seed"),
     ],
 )
 def test_refuses(values, words):

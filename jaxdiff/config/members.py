@@ -22,6 +22,7 @@ from jaxdiff.config.choice import OneOf
 from jaxdiff.config.codec import from_json, to_json
 from jaxdiff.config.fields import Config
 from jaxdiff.config.model import build_schedule
+from jaxdiff.data import order
 
 __all__ = ["Group", "groups", "member", "traceable", "with_values"]
 
@@ -66,6 +67,7 @@ def member(config: Config, values: Mapping[str, Any]) -> Config:
             raise ValueError(f"{name}: must be a dotted name such as optimizer.lr")
         place[last] = value
     made = from_json(tree)
+    order.check_seed(made.training.seed)
     build.build_step(made)  # whose factories check their numbers
     build.ema_decays(made)
     build.check_sampling(made)
@@ -101,9 +103,8 @@ def traceable(config: Config, values: Mapping[str, Any], batch: Any) -> tuple[st
 def _can_trace(config: Config, name: str, value: Any, batch: Any) -> bool:
     # Of training itself the step sees the seed alone: batches are of a size, and made outside.
     formula = isinstance(value, OneOf)
-    if not (formula or _is_number(value)) or (
-        name.startswith("training.") and name != "training.seed"
-    ):
+    of_training = name.startswith("training.") and name != _SEED
+    if of_training or not (formula or _is_number(value)):
         return False
 
     def trial(value: Any, batch: Any) -> Any:
