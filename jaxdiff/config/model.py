@@ -141,10 +141,10 @@ def with_options(factory: Callable, options: dict[str, float], name: str) -> Any
 def build_denoiser(config: Config, params: Any) -> Denoiser:
     """The network as a model of x_0 and eps, with `params` its variables {"params": ...}."""
     part = config.parametrization
+    edm = parametrizations.edm(part.sigma_data)
 
     def make(name: str) -> parametrizations.Parametrization:
-        edm = name == "edm"
-        return parametrizations.edm(part.sigma_data) if edm else parametrizations.resolve(name)
+        return edm if name == "edm" else parametrizations.resolve(name)
 
     feature = part.time_feature or _suited_feature(config)
     return make_denoiser(

@@ -131,6 +131,7 @@ def test_rows_that_nearly_vanish(scale):
     np.testing.assert_allclose(weights, np.array([0.5, -1, 1]) * scale / length, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_slopes_of_products():
     """Truth: differences of values, both ways and twice; all by vmap as one by one."""

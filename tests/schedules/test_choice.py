@@ -39,6 +39,7 @@ def test_kinds_of_schedule_are_one_program():
     assert_rows(lambda i: schedules.one_of(chains, i)(3.0), [chain(3.0) for chain in chains])
 
 
+@pytest.mark.slow
 def test_samples_by_kinds_of_schedule():
     """From a Gaussian whose deviation is .5: the flow's end is a multiple of where it begins."""
     model = jd.exact.gaussian(jnp.zeros(2), 0.25 * jnp.eye(2))
@@ -81,6 +82,7 @@ def test_times_beyond_the_clocks_of_others():
     np.testing.assert_allclose([values[0][3], values[1][3]], [20.0, 1.0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_slopes_are_those_of_the_chosen_one():
     """At both ends others are infinite, or their weights are; and at a log-SNR that few reach."""
     kinds = [schedules.cosine(), schedules.linear_vp(), schedules.sub_vp(), schedules.rectified()]
@@ -111,6 +113,7 @@ def test_slopes_are_those_of_the_chosen_one():
     assert_rows(lambda i: back(schedules.one_of(kinds, i)), [back(kind) for kind in kinds])
 
 
+@pytest.mark.slow
 def test_drift_of_a_chosen_shifted_schedule():
     """Euler-Maruyama asks it of the clock that levels carry, which is the base's."""
     model, key = jd.exact.gaussian(jnp.zeros(2), 0.25 * jnp.eye(2)), jax.random.key(0)
