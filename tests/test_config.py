@@ -111,11 +111,11 @@ def test_ddpm_cifar10_has_the_published_number_of_parameters():
     assert build.count_parameters(state.params) == 35_746_307
 
 
-# Those of published networks are large, and have `test_presets`; of UNets one is enough in short.
+# Those of published networks are large, and have `test_presets`; one is enough in short.
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * name.endswith(("cifar10", "mnist", "unet")))
+        pytest.param(name, marks=[pytest.mark.slow] * (name != "digits"))
         for name in configs.PRESETS
         if name not in PUBLISHED | LATENT
     ],

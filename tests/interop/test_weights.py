@@ -260,7 +260,10 @@ def test_other_state_dictionaries():
             call()
 
 
-@pytest.mark.parametrize("way", ["diffusers", "edm", "adm", "score_sde"])
+@pytest.mark.parametrize(
+    "way",
+    ["diffusers", *(pytest.param(n, marks=pytest.mark.slow) for n in ("edm", "adm", "score_sde"))],
+)
 def test_damaged_tensors(way):
     """Whatever becomes of the tensors that tell the network, a ValueError says so."""
     unet = models.UNet(**ADM, attention=(4,), heads=4, resample="pool")

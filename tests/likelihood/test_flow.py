@@ -24,7 +24,9 @@ PLANE = jd.exact.gaussian_mixture(
 CASES = {"linear_vp": (jd.linear_vp(), 1e-5), "sub_vp": (jd.sub_vp(), 1e-3), "ve": (jd.ve(), 0.0)}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", ["linear_vp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sub_vp", "ve"))]
+)
 def test_gaussian_to_a_ten_thousandth_nat(name, key):
     """N(0, c): at the start N(0, v(0)), and at the end the prior in place of N(0, v(1)).
 

@@ -187,6 +187,7 @@ def test_steps_change_what_is_trained_and_nothing_else(method):
     assert all(path.endswith(("key/bias", "types/embedding")) for path in still), still
 
 
+@pytest.mark.slow
 def test_loss_by_numpy():
     _, classifier, state = begun("full")
     rng = np.random.default_rng(1)

@@ -79,6 +79,7 @@ def main(name):
         jax.tree.map(np.testing.assert_array_equal, other, first)
 
 
+@pytest.mark.slow
 def test_devices_only_move_the_parts():
     """To roundings of float32 sums, of the metrics of one step."""
     one, eight = (trained(NET, X, devices, steps=1) for devices in (1, 8))

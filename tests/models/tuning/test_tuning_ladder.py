@@ -149,7 +149,10 @@ def products(jaxpr):
             yield from products(part)
 
 
-@pytest.mark.parametrize("network", ["dit", "dit, recomputed", "transformer"])
+@pytest.mark.parametrize(
+    "network",
+    ["transformer", *(pytest.param(n, marks=pytest.mark.slow) for n in ("dit", "dit, recomputed"))],
+)
 def test_the_gradient_holds_no_backward_product_of_the_backbone(network):
     """Its kernels are in as many products as forward; full tuning has nearly three times as many.
 

@@ -24,7 +24,7 @@ from tests.models.tuning.networks import (
 
 MLPS = NETWORKS["mlp"]
 QUICKLY = [*[("mlp", method) for method in METHODS if method != "prompts"]]
-QUICKLY += [("dit, recomputed", "ladder"), ("transformer", "lora"), ("transformer", "prompts")]
+QUICKLY += [("transformer", "lora"), ("transformer", "prompts")]
 SLOWLY = [
     pytest.param(net, method, marks=pytest.mark.slow)
     for net in NETWORKS
