@@ -15,7 +15,8 @@ Found on two quiet cores, each of them a device, K = 16, in steps a second over 
 loop: width 32 vmap 2.2, each .75; width 128 vmap 1.4, each 1.2; UNet vmap .19, each 1.6. A study of
 200 steps takes 23 and 27 s for the two MLPs, K processes (by 3 of them) 218 and 214 s. At K = 64:
 the MLP of width 32, 200 steps, 24 s beside 765, 32 times as fast; the UNet, 60 steps, 603 s beside
-2,901, 4.8 times, most of it start-up and compilation. No GPU was timed.
+2,901, 4.8 times: 9 s a member beside 45, which is all that the steps can be of them. No GPU was
+timed.
 
 Hardware: 2 CPU cores, nothing else running, a quarter of an hour; or a GPU.
 """

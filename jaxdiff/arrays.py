@@ -242,7 +242,7 @@ def choose(index: Any, functions: Sequence[Callable], args: Any = (), instead: A
     theirs gets into slopes (0 times infinity) and none refuses what is outside its domain.
 
     Args:
-        index: [] int.
+        index: [] int; beyond the ends, where it is traced, the nearest.
         functions: of equal structure of answers.
         args: what the chosen one is asked.
         instead: for each of the functions what it is asked otherwise, as `args` in structure.
@@ -254,6 +254,7 @@ def choose(index: Any, functions: Sequence[Callable], args: Any = (), instead: A
         raise ValueError(f"index must be [], got {list(jnp.shape(index))}: vmap over it")
     if not is_traced(index):
         return functions[int(index)](*args)
+    index = jnp.clip(index, 0, len(functions) - 1)
     instead = instead or [()] * len(functions)
 
     def asked(i: int) -> Any:

@@ -21,7 +21,7 @@ from jaxdiff.config import build
 from jaxdiff.config.choice import OneOf
 from jaxdiff.config.codec import from_json, to_json
 from jaxdiff.config.fields import Config
-from jaxdiff.config.model import build_schedule
+from jaxdiff.config.model import build_schedule, suited_feature
 from jaxdiff.data import order
 
 __all__ = ["Group", "groups", "member", "traceable", "with_values"]
@@ -181,7 +181,7 @@ def _clock(config: Config, name: str) -> Any:
     """What schedules must share to be one of several; nothing of other formulas."""
     if name != "schedule.name":
         return None
-    return schedules.whole_steps(build_schedule(config)), config.schedule.name == "edm"
+    return schedules.whole_steps(build_schedule(config)), suited_feature(config)
 
 
 def _of_training(

@@ -26,6 +26,7 @@ __all__ = [
     "build_model",
     "build_schedule",
     "check_variance",
+    "suited_feature",
     "with_options",
 ]
 
@@ -146,7 +147,7 @@ def build_denoiser(config: Config, params: Any) -> Denoiser:
     def make(name: str) -> parametrizations.Parametrization:
         return edm if name == "edm" else parametrizations.resolve(name)
 
-    feature = part.time_feature or _suited_feature(config)
+    feature = part.time_feature or suited_feature(config)
     return make_denoiser(
         build_model(config).apply,
         params,
@@ -178,15 +179,11 @@ def build_classifier(config: Config, params: Any) -> Classifier:
     return make_classifier(build_model(config).apply, params, classes)
 
 
-def _suited_feature(config: Config) -> str:
+def suited_feature(config: Config) -> str:
     """The time feature for a schedule's clock: a step, sigma, or a number in 0..1.
 
-    Raises:
-        ValueError: schedules to choose from have clocks of both the latter kinds.
+    Schedules that are one of several, see `choice`, have it in common.
     """
     if schedules.whole_steps(build_schedule(config)):
         return "steps"
-    by_sigma = {name == "edm" for name in choice.names(config.schedule.name)}
-    if len(by_sigma) > 1:
-        raise ValueError("schedules to choose from must have clocks of one kind, edm's is sigma")
-    return "quarter_log_sigma" if by_sigma == {True} else "thousandths"
+    return "quarter_log_sigma" if "edm" in choice.names(config.schedule.name) else "thousandths"

@@ -78,8 +78,10 @@ def test_a_number_that_is_known_asks_the_chosen_one_alone():
 def test_times_beyond_the_clocks_of_others():
     """Traced, all are asked: those that are not chosen of a time that they have."""
     sigma = lambda t, i: schedules.one_of(KINDS, i)(t).sigma  # noqa: E731
-    values = jax.vmap(jax.value_and_grad(sigma), (None, 0))(20.0, jnp.arange(4))
-    np.testing.assert_allclose([values[0][3], values[1][3]], [20.0, 1.0], rtol=1e-6)
+    values = jax.vmap(jax.value_and_grad(sigma), (None, 0))(20.0, jnp.arange(-1, 6))
+    np.testing.assert_allclose([v[4:] for v in values], [[20.0] * 3, [1.0] * 3], rtol=1e-6)
+    first = jax.jit(sigma)(0.5, -1)  # beyond the ends it is the nearest
+    np.testing.assert_allclose(first, KINDS[0](0.5).sigma, rtol=1e-6)
 
 
 @pytest.mark.slow
